@@ -1,0 +1,33 @@
+# make demo: a private federation on this machine.  make test: the tests.  Both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+.PHONY: demo test test-slow check install clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/installed
+
+demo: install
+	$(BIN)/fedtrain simulate simulations/digits.toml
+
+test: install
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: install
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

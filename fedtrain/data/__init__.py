@@ -1,0 +1,1 @@
+"""Data at a site: sources, preparation, splits, partition."""

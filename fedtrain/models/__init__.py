@@ -1,0 +1,1 @@
+"""Named architectures, and what differential privacy forbids."""

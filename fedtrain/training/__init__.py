@@ -1,0 +1,1 @@
+"""The local loop, metrics and the DP-SGD step."""

@@ -1,0 +1,1 @@
+"""Scenarios, the in-process grid, the simulate command, benchmarks."""
