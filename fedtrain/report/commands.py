@@ -1,0 +1,185 @@
+"""The commands that make a scenario and that read runs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from fedtrain.errors import ConfigError, RunDirectoryError
+
+CONFIG_EPILOG: Final = """\
+Editors complete and check a scenario that starts with the line
+  #:schema fedtrain.schema.json
+once `fedtrain config --schema > fedtrain.schema.json` has written that file.
+"""
+
+
+def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add `init`, `config`, `runs`, `show` and `compare`."""
+    _register_init(subparsers)
+    _register_config(subparsers)
+    _register_runs(subparsers)
+    _register_show(subparsers)
+    _register_compare(subparsers)
+
+
+def _register_init(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "write a commented scenario"
+    parser = subparsers.add_parser("init", help=summary, description=f"{summary.capitalize()}.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "name", nargs="?", metavar="NAME", help="name of the run; NAME.toml is written"
+    )
+    what.add_argument("--list", action="store_true", help="list the scenarios that ship, and leave")
+    parser.add_argument(
+        "--from",
+        dest="base",
+        default="digits",
+        metavar="SCENARIO",
+        help="scenario whose values it starts from, a file or the name of one that ships",
+    )
+    parser.set_defaults(run=_run_init)
+
+
+def _register_config(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "print the resolved config and its digest"
+    parser = subparsers.add_parser(
+        "config", help=summary, description=f"{summary.capitalize()}.", epilog=CONFIG_EPILOG
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", metavar="FILE", help="a scenario, a file or a name")
+    what.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one key, e.g. federation.rounds=20; may be repeated (default: none)",
+    )
+    parser.set_defaults(run=_run_config)
+
+
+def _register_runs(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "list runs, newest first"
+    parser = subparsers.add_parser("runs", help=summary, description=f"{summary.capitalize()}.")
+    parser.add_argument("folder", nargs="?", default="runs", metavar="DIR", help="folder of runs")
+    parser.set_defaults(run=_run_runs)
+
+
+def _register_show(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "show a run: summary, rounds, sites, guarantee"
+    parser = subparsers.add_parser("show", help=summary, description=f"{summary.capitalize()}.")
+    parser.add_argument("path", metavar="RUN", help="a run directory, or its name in runs/")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object (default: tables)")
+    form.add_argument(
+        "--all", action="store_true", help="print every round and site (default: 20 and 30)"
+    )
+    parser.set_defaults(run=_run_show)
+
+
+def _register_compare(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "compare runs side by side"
+    parser = subparsers.add_parser("compare", help=summary, description=f"{summary.capitalize()}.")
+    parser.add_argument("first", metavar="RUN", help="a run directory, or its name in runs/")
+    parser.add_argument("others", nargs="+", metavar="RUN", help="more of them")
+    parser.add_argument(
+        "--out",
+        default="comparison.png",
+        metavar="FILE.png",
+        help="where the picture goes; an older one is replaced",
+    )
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_init(args: argparse.Namespace) -> int:
+    from fedtrain.config import load_config
+    from fedtrain.report.scenario import render_scenario
+    from fedtrain.scenarios import find_scenario, list_scenarios, read_headline
+
+    if args.list:
+        for name, shipped in list_scenarios().items():
+            sys.stdout.write(f"{name:<20} {read_headline(shipped)}".rstrip() + "\n")
+        return 0
+    path = Path(f"{args.name.removesuffix('.toml')}.toml")
+    text = render_scenario(load_config(find_scenario(args.base)), path.stem)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{path}: exists; choose another name or remove it") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
+    sys.stdout.write(f"{path}\n")
+    sys.stderr.write(f"wrote {path}; next: fedtrain check {path}, fedtrain simulate {path}\n")
+    return 0
+
+
+def _run_config(args: argparse.Namespace) -> int:
+    from fedtrain.config import Config, compute_digest, load_config, to_toml
+    from fedtrain.scenarios import find_scenario
+
+    if args.schema:
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        sys.stdout.write(json.dumps(schema | Config.model_json_schema(), indent=2) + "\n")
+        return 0
+    from fedtrain.plan import resolve
+
+    config = resolve(load_config(find_scenario(args.file), args.overrides))
+    sys.stdout.write(f'{to_toml(config)}\n# digest = "{compute_digest(config)}"\n')
+    return 0
+
+
+def _run_runs(args: argparse.Namespace) -> int:
+    from fedtrain.report.compare import render_runs
+    from fedtrain.report.run import Run, find_runs, load_run
+    from fedtrain.report.tables import make_console
+
+    runs: list[Run] = []
+    for path in find_runs(Path(args.folder)):
+        try:
+            runs.append(load_run(path))
+        except RunDirectoryError as error:
+            sys.stderr.write(f"left out: {error}\n")
+    runs.sort(key=lambda run: (str(run.state.get("started", "")), run.written), reverse=True)
+    make_console(sys.stdout).print(render_runs(runs))
+    return 0
+
+
+def _run_show(args: argparse.Namespace) -> int:
+    from fedtrain.report.run import find_run
+    from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
+    from fedtrain.report.tables import make_console
+
+    run = find_run(args.path)
+    if args.json:
+        sys.stdout.write(json.dumps(build_summary(run), allow_nan=False) + "\n")
+        return 0
+    console = make_console(sys.stdout)
+    console.print(render_summary(run))
+    limits = {"limit": None} if args.all else {}
+    console.print(render_rounds(run, **limits))
+    console.print(render_sites(run, **limits))
+    return 0
+
+
+def _run_compare(args: argparse.Namespace) -> int:
+    from fedtrain.report.compare import name_runs, render_comparison
+    from fedtrain.report.run import find_run
+    from fedtrain.report.tables import make_console
+
+    picture = Path(args.out)
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(f"--out {picture}: the picture is a PNG; give a name that ends in .png")
+    runs = [find_run(text) for text in (args.first, *args.others)]
+    make_console(sys.stdout).print(render_comparison(runs))
+    from fedtrain.report.curves import draw_comparison
+
+    try:
+        draw_comparison(runs, picture, labels=name_runs(runs))
+    except OSError as error:
+        raise ConfigError(f"--out {picture}: cannot be written ({error.strerror})") from error
+    sys.stdout.write(f"{picture}\n")
+    return 0

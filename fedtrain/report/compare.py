@@ -1,0 +1,122 @@
+"""Runs side by side: results, and the config keys in which they differ."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fedtrain.report.run import Run
+from fedtrain.report.summary import describe_status
+from fedtrain.report.tables import (
+    NOTHING,
+    format_bytes,
+    format_epsilon,
+    format_number,
+    format_seconds,
+    format_time,
+    make_table,
+)
+
+# Keys that name a run or say where it is computed; they differ without making a difference.
+IGNORED: Final = ("run.name", "run.directory", "simulation.workers")
+UNSET: Final = "(not set)"
+
+
+def render_runs(runs: Sequence[Run]) -> RenderableType:
+    """Return a table of runs, in the given order."""
+    headers = ("run", "status", "folder", "rounds", "accuracy", "at best", "AUC", "epsilon")
+    rows = [
+        (
+            run.name,
+            describe_status(run),
+            str(run.path),
+            f"{run.rounds_done}/{run.rounds_wanted}",
+            format_number(_find_accuracy(run)),
+            format_number(run.get_at("test_accuracy", run.state.get("best_round"))),
+            format_number(run.get_last("test_auc")),
+            format_epsilon(run.get_last("epsilon")),
+            format_time(run.state.get("started")),
+        )
+        for run in runs
+    ]
+    return make_table((*headers, "started"), rows, texts=3)
+
+
+def render_comparison(runs: Sequence[Run]) -> RenderableType:
+    """Return results side by side and the differing config keys, runs in the given order."""
+    labels = name_runs(runs)
+    results = make_table(["metric", *labels], _list_results(runs), title="Results, last round")
+    differences = find_differences([run.config for run in runs])
+    if not differences:
+        return Group(results, Text("The configs do not differ."))
+    rows = [[key, *map(_format_value, values)] for key, values in differences.items()]
+    table = make_table(["key", *labels], rows, title="Differing config keys", texts=len(runs) + 1)
+    return Group(results, table)
+
+
+def name_runs(runs: Sequence[Run]) -> list[str]:
+    """Return labels that tell the runs apart: names, else folder names, else paths."""
+    for labels in ([run.name for run in runs], [run.path.name for run in runs]):
+        if len(set(labels)) == len(labels):
+            return labels
+    paths = [str(run.path) for run in runs]
+    counts = Counter(paths)
+    return [
+        path if counts[path] == 1 else f"{path} ({paths[: index + 1].count(path)})"
+        for index, path in enumerate(paths)
+    ]
+
+
+def find_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the keys (`section.key`) that do not have one value, with each config's value."""
+    flat = [flatten(config) for config in configs]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    rows = {key: [config.get(key, UNSET) for config in flat] for key in keys if key not in IGNORED}
+    return {key: values for key, values in rows.items() if any(v != values[0] for v in values)}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree as one level, keys joined by points; lists and empty tables are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _list_results(runs: Sequence[Run]) -> list[list[str]]:
+    keys = ("test_accuracy", "test_auc", "test_f1", "test_loss", "val_accuracy", "val_loss")
+    rows = [["rounds", *(f"{run.rounds_done}/{run.rounds_wanted}" for run in runs)]]
+    for key in (*keys, "train_loss"):
+        values = [run.get_last(key) for run in runs]
+        if any(value is not None for value in values):
+            rows.append([key.replace("_", " "), *(format_number(value) for value in values)])
+    rows.append(["epsilon", *(format_epsilon(run.get_last("epsilon")) for run in runs)])
+    rows.append(["delta", *(_format_delta(run) for run in runs)])
+    rows.append(["seconds", *(format_seconds(run.state.get("seconds")) for run in runs)])
+    rows.append(["sent up", *(format_bytes(_sum_up(run)) for run in runs)])
+    return [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+
+
+def _find_accuracy(run: Run) -> float | None:
+    test = run.get_last("test_accuracy")
+    return run.get_last("val_accuracy") if test is None else test
+
+
+def _format_delta(run: Run) -> str:
+    delta = run.get_last("delta")
+    return NOTHING if delta is None else f"{delta:g}"
+
+
+def _format_value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _sum_up(run: Run) -> float | None:
+    counts = [line["bytes_up"] for line in run.metrics if line.get("bytes_up") is not None]
+    return sum(counts) if counts else None

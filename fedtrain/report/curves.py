@@ -1,0 +1,324 @@
+"""Pictures of a run: utility by round, epsilon by round, runs compared.
+
+Same input, same bytes: the figures are drawn by Agg in a fixed style, without date or version.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedtrain.report.run import Run, to_finite
+
+Points = list[tuple[float, float]]
+
+BLACK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"
+PALETTE: Final = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK, "#999999")
+DASHES: Final = ("-", "--", ":", "-.")
+STYLE: Final = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "path.simplify": False,
+}
+UTILITY_SERIES: Final = (
+    ("test_accuracy", "test accuracy", BLUE, "-"),
+    ("val_accuracy", "validation accuracy", ORANGE, "-"),
+    ("test_auc", "test AUC", GREEN, "--"),
+)
+LOSS_SERIES: Final = (
+    ("test_loss", "test loss", BLUE, "-"),
+    ("val_loss", "validation loss", ORANGE, "-"),
+    ("train_loss", "training loss", BLACK, "-"),
+)
+SIZE: Final = (10.0, 4.2)
+MARKER_LIMIT: Final = 40  # points of a curve up to which each has its marker
+LABEL_GAP: Final = 0.075  # least distance of two labels, share of the axis
+
+
+def draw_curves(
+    metrics: Sequence[dict[str, Any]], path: Path, *, best_round: int | None = None
+) -> None:
+    """Draw accuracy and loss by round.
+
+    Args:
+        metrics: One flat dict a round; absent, null and not finite values are gaps.
+        path: The PNG file to write.
+        best_round: The round whose model was kept, marked if given.
+    """
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round")
+        _draw_panel(right, metrics, LOSS_SERIES, title="Loss by round")
+        left.set_ylabel("share correct, or AUC")
+        right.set_ylabel("mean loss")
+        _limit_share(left)
+        for axes in (left, right):
+            _mark_best(axes, best_round)
+        _save(figure, path)
+
+
+def draw_privacy(
+    metrics: Sequence[dict[str, Any]], path: Path, *, target_epsilon: float | None = None
+) -> None:
+    """Draw epsilon by round, and utility against epsilon.
+
+    Args:
+        metrics: One flat dict a round; without any epsilon the picture says so.
+        path: The PNG file to write.
+        target_epsilon: What the whole run may cost, drawn as a line if given.
+    """
+    spent = _get_points(metrics, "epsilon")
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        if spent:
+            left, right = figure.subplots(1, 2)
+            _draw_spent(left, metrics, target_epsilon)
+            _draw_utility_by_epsilon(right, metrics)
+        else:
+            _write_no_privacy(figure)
+        _save(figure, path)
+
+
+def draw_comparison(runs: Sequence[Run], path: Path, *, labels: Sequence[str]) -> None:
+    """Draw runs over each other: accuracy by round, and against epsilon, or loss by round.
+
+    Args:
+        runs: The runs.
+        path: The PNG file to write.
+        labels: What to call each run.
+    """
+    key = next((key for run in runs if (key := run.find_utility())), "test_accuracy")
+    label = _label_metric(key)
+    private = any(run.get_series("epsilon") for run in runs)
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(SIZE[0], SIZE[1] + 0.25 * ((len(runs) + 2) // 3)))
+        figure.set_layout_engine("constrained")
+        left, right = figure.subplots(1, 2)
+        other = "val_loss" if key == "test_loss" else "test_loss"
+        for index, run in enumerate(runs):
+            style = _get_style(index)
+            _plot(left, run.get_series(key), label=labels[index], **style)
+            if private:
+                _plot_against_epsilon(right, run, key, style=style)
+            else:
+                _plot(right, run.get_series(other), label=labels[index], **style)
+        _set_rounds(left, title=f"{label.capitalize()} by round", ylabel=label)
+        if private:
+            right.set(xlabel="epsilon (at the delta of the run)", ylabel=label)
+            right.set_title(f"{label.capitalize()} against epsilon")
+        else:
+            _set_rounds(right, title=f"{_label_metric(other).capitalize()} by round", ylabel="loss")
+        handles = left.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=min(3, len(runs)))
+        _save(figure, path)
+
+
+def _draw_panel(
+    axes: Axes,
+    metrics: Sequence[dict[str, Any]],
+    series: Sequence[tuple[str, str, str, str]],
+    *,
+    title: str,
+) -> None:
+    ends = []
+    for key, label, colour, dashes in series:
+        points = _get_points(metrics, key)
+        if points:
+            _plot(axes, points, color=colour, linestyle=dashes)
+            ends.append((points[-1], label, colour))
+    _set_rounds(axes, title=title, ylabel="")
+    if ends:
+        _label_ends(axes, ends)
+    else:
+        _write_empty(axes, "not evaluated")
+
+
+def _draw_spent(
+    axes: Axes, metrics: Sequence[dict[str, Any]], target_epsilon: float | None
+) -> None:
+    points = _get_points(metrics, "epsilon")
+    _plot(axes, points, color=BLUE)
+    axes.set_ylim(0, max(points[-1][1], target_epsilon or 0) * 1.15)
+    if target_epsilon is not None:
+        axes.axhline(target_epsilon, color=ORANGE, linestyle="--", linewidth=1.2)
+        text = f"target of the whole run: {target_epsilon:g}"
+        axes.annotate(
+            text,
+            (0.02, target_epsilon),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            color=ORANGE,
+        )
+    delta = next((line["delta"] for line in reversed(metrics) if line.get("delta")), None)
+    at = "" if delta is None else f" (at delta = {delta:g})"
+    _set_rounds(axes, title="Epsilon spent so far", ylabel=f"epsilon, most of any site{at}")
+    _label_ends(axes, [(points[-1], f"{points[-1][1]:.2f}", BLUE)])
+
+
+def _draw_utility_by_epsilon(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    axes.set_title("Utility against epsilon")
+    axes.set_xlabel("epsilon spent so far")
+    axes.set_ylabel("share correct, or AUC")
+    ends = []
+    for key, label, colour, dashes in UTILITY_SERIES:
+        points = _get_pairs(metrics, "epsilon", key)
+        if points:
+            _plot(axes, points, color=colour, linestyle=dashes)
+            ends.append((points[-1], label, colour))
+    if ends:
+        _limit_share(axes)
+        _label_ends(axes, ends)
+    else:
+        _write_empty(axes, "not evaluated")
+
+
+def _plot_against_epsilon(axes: Axes, run: Run, key: str, *, style: dict[str, Any]) -> None:
+    """Plot a run's path; a run without privacy is a line across, at the utility it reached."""
+    points = _get_pairs(run.metrics, "epsilon", key)
+    last = run.get_last(key)
+    if points:
+        _plot(axes, points, **style)
+    elif last is not None:
+        axes.axhline(last, linewidth=1.2, color=style["color"], linestyle=(0, (1, 2)))
+        axes.annotate(
+            "no privacy",
+            (1, last),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 3),
+            textcoords="offset points",
+            ha="right",
+            color=style["color"],
+            fontsize=8,
+        )
+
+
+def _write_no_privacy(figure: Figure) -> None:
+    axes = figure.subplots()
+    axes.set_axis_off()
+    text = "No differential privacy"
+    axes.text(0.5, 0.58, text, ha="center", va="center", fontsize=17, weight="bold", color=BLACK)
+    text = (
+        "Every site's update was released as it is: no epsilon bounds what it shows.\n"
+        'privacy.unit = "record" with a target_epsilon trains with a guarantee.'
+    )
+    axes.text(0.5, 0.38, text, ha="center", va="center", fontsize=11, linespacing=1.6)
+
+
+def _plot(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
+    marker = "o" if len(points) <= MARKER_LIMIT else ""
+    axes.plot([x for x, _ in points], [y for _, y in points], marker=marker, **style)
+
+
+def _get_style(index: int) -> dict[str, Any]:
+    cycle, colour = divmod(index, len(PALETTE))
+    return {"color": PALETTE[colour], "linestyle": DASHES[cycle % len(DASHES)]}
+
+
+def _set_rounds(axes: Axes, *, title: str, ylabel: str) -> None:
+    axes.set(title=title, xlabel="round", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _limit_share(axes: Axes) -> None:
+    """Keep an axis of shares within 0 and 1, with a little air."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.02), min(high, 1.02))
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[tuple[float, float], str, str]]) -> None:
+    """Write each curve's name right of its end, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    wanted = [(y - low) / (high - low) for (_, y), _, _ in ends]
+    for ((x, y), label, colour), height in zip(ends, spread(wanted, LABEL_GAP), strict=True):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
+        axes.annotate(
+            label,
+            (x, y),
+            xytext=(1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+            arrowprops=arrow,
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights apart until neighbours are `gap` apart, within 0 and 1 where they fit.
+
+    Args:
+        heights: Wanted heights.
+        gap: Least distance.
+
+    Returns:
+        Heights in the given order.
+    """
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    placed = list(heights)
+    for below, index in itertools.pairwise(order):
+        placed[index] = max(placed[index], placed[below] + gap)
+    excess = max(0.0, placed[order[-1]] - max(1.0, heights[order[-1]])) if order else 0.0
+    limit = placed[order[-1]] - excess if order else 0.0
+    for index in reversed(order):
+        placed[index] = min(placed[index], limit)
+        limit = placed[index] - gap
+    return placed
+
+
+def _mark_best(axes: Axes, best_round: int | None) -> None:
+    if best_round is None:
+        return
+    axes.axvline(best_round, color="#888888", linestyle=":", linewidth=1.2, zorder=0)
+    axes.annotate(
+        "kept",
+        (best_round, 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(-3, 0),
+        textcoords="offset points",
+        ha="right",
+        color="#666666",
+        fontsize=8,
+    )
+
+
+def _write_empty(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+
+
+def _get_points(metrics: Sequence[dict[str, Any]], key: str) -> Points:
+    return _get_pairs(metrics, "round", key)
+
+
+def _get_pairs(metrics: Sequence[dict[str, Any]], first: str, second: str) -> Points:
+    pairs = [(to_finite(line.get(first)), to_finite(line.get(second))) for line in metrics]
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _label_metric(key: str) -> str:
+    return key.replace("val_", "validation ").replace("_", " ").replace("auc", "AUC")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png", metadata={"Software": None}, facecolor="white")

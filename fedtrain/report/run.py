@@ -1,0 +1,197 @@
+"""A run directory, read: finished, stopped, still going, or killed at any moment.
+
+Reading never fails on what a kill can leave behind: a torn last line of `metrics.jsonl`, a
+missing `state.json` or `sites.json`. What no kill leaves behind (a damaged line before the last,
+a state that is not JSON) is an error.
+"""
+
+import json
+import math
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fedtrain.errors import RunDirectoryError
+
+SILENCE_SECONDS: Final = 60.0  # a running run is silent after this, and ten of its rounds
+UTILITIES: Final = ("test_accuracy", "val_accuracy", "test_auc", "test_loss", "val_loss")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory says.
+
+    Attributes:
+        path: The directory.
+        config: The resolved config as nested dicts.
+        state: What `state.json` holds; empty where the run was killed before its first commit.
+        metrics: One flat dict a round, in order.
+        sites: One dict a site, of the last evaluation; empty where there was none.
+        written: Time (seconds since the epoch) of the last write to state or metrics.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    state: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    sites: list[dict[str, Any]]
+    written: float
+
+    @property
+    def name(self) -> str:
+        """The name the config gives, or the folder's."""
+        return str(self.config.get("run", {}).get("name", self.path.name))
+
+    @property
+    def status(self) -> str:
+        """Return `running`, `finished`, `stopped`, `failed`, or `unknown` without a state."""
+        return str(self.state.get("status", "unknown"))
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds committed."""
+        last = self.metrics[-1]["round"] if self.metrics else 0
+        return int(self.state.get("round", last))
+
+    @property
+    def rounds_wanted(self) -> int:
+        """Rounds of the whole run; 0 where unknown."""
+        planned = self.config.get("federation", {}).get("rounds", 0)
+        return int(self.state.get("rounds", planned))
+
+    def compute_silence(self, now: float | None = None) -> float | None:
+        """Return for how many seconds a running run has written nothing, if suspiciously long.
+
+        Args:
+            now: Seconds since the epoch; default: the clock.
+
+        Returns:
+            The seconds; None for a run that is over or was heard of lately.
+        """
+        silence = (time.time() if now is None else now) - self.written
+        last_rounds = [float(line.get("seconds") or 0) for line in self.metrics[-5:]]
+        patience = max(SILENCE_SECONDS, 10 * max(last_rounds, default=0.0))
+        return silence if self.status in ("running", "unknown") and silence > patience else None
+
+    def get_last(self, key: str) -> float | None:
+        """Return the last finite value of a metric; None where there is none."""
+        return next((value for _, value in reversed(self.get_series(key))), None)
+
+    def get_at(self, key: str, number: int | None) -> float | None:
+        """Return a metric of one round; None where it is missing or not finite."""
+        return next((value for at, value in self.get_series(key) if at == number), None)
+
+    def get_series(self, key: str) -> list[tuple[int, float]]:
+        """Return (round, value) of each round that has a finite value of this metric."""
+        found = ((int(line["round"]), to_finite(line.get(key))) for line in self.metrics)
+        return [(number, value) for number, value in found if value is not None]
+
+    def find_utility(self) -> str | None:
+        """Return the metric that speaks for the run: the first of `UTILITIES` that it has."""
+        return next((key for key in UTILITIES if self.get_series(key)), None)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Args:
+        path: The directory.
+
+    Returns:
+        The run, as far as it got.
+
+    Raises:
+        RunDirectoryError: There is no such directory, it is not a run, or a file is damaged.
+    """
+    if not is_run(path):
+        problem = "not a run directory (no config.toml)" if path.is_dir() else "no such run"
+        raise RunDirectoryError(f"{path}: {problem}; fedtrain runs [DIR] lists what there is")
+    try:
+        config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        state = _load_json(path / "state.json", {})
+        sites = _load_json(path / "sites.json", [])
+        metrics = _load_metrics(path / "metrics.jsonl")
+        written = max(file.stat().st_mtime for file in _list_present(path))
+    except OSError as error:
+        raise RunDirectoryError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"{path / 'config.toml'}: damaged ({error})") from error
+    return Run(path, config, state, metrics, sites, written)
+
+
+def find_run(text: str) -> Run:
+    """Read the run in a folder, or, where there is none, in the folder of that name in `runs`.
+
+    Raises:
+        RunDirectoryError: See `load_run`.
+    """
+    path, default = Path(text), Path("runs") / text
+    return load_run(default if not is_run(path) and is_run(default) else path)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Find run directories: the folder itself, its children and its grandchildren.
+
+    Raises:
+        RunDirectoryError: There is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise RunDirectoryError(
+            f"{folder}: no such folder; fedtrain simulate digits makes a first run in runs/"
+        )
+    if is_run(folder):
+        return [folder]
+    paths = [file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/config.toml")]
+    if not paths:
+        raise RunDirectoryError(
+            f"{folder}: no runs in it; fedtrain simulate digits makes a first one in runs/"
+        )
+    return sorted(paths)
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a path is a run directory."""
+    return (path / "config.toml").is_file()
+
+
+def to_finite(value: Any) -> float | None:
+    """Return a finite number as float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _list_present(path: Path) -> list[Path]:
+    names = ("config.toml", "state.json", "metrics.jsonl")
+    return [path / name for name in names if (path / name).exists()]
+
+
+def _load_json(path: Path, default: Any) -> Any:
+    if not path.exists():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunDirectoryError(f"{path}: damaged ({error})") from error
+    if not isinstance(value, type(default)):
+        raise RunDirectoryError(f"{path}: damaged (not a {type(default).__name__})")
+    return value
+
+
+def _load_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the lines by round; a round that was run again after a kill counts once, as it ended."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rounds: dict[int, dict[str, Any]] = {}
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = json.loads(text)
+            rounds[int(line["round"])] = line
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # torn by a kill
+                break
+            raise RunDirectoryError(f"{path}: line {number} is damaged ({error})") from error
+    return [rounds[number] for number in sorted(rounds)]

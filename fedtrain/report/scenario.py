@@ -1,0 +1,99 @@
+"""A scenario file generated from the schema: every key, explained.
+
+Keys that the base scenario sets are active; all others stand there as comments with their
+default, so that the file says what a run would do and what could be changed.
+"""
+
+import textwrap
+from typing import Any, Final
+
+import tomli_w
+from pydantic.fields import FieldInfo
+
+from fedtrain.config import Config, Section, build_config, to_tree
+
+WIDTH: Final = 100
+BOUNDS: Final = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def render_scenario(base: Config, name: str) -> str:
+    """Return a commented scenario.
+
+    Args:
+        base: The config whose set keys become the active ones.
+        name: The name of the run.
+
+    Returns:
+        TOML text that `fedtrain.config.parse_config` reads back to `base` under its new name.
+
+    Raises:
+        ConfigError: The name cannot name a run.
+    """
+    tree = to_tree(base)
+    build_config({**tree, "run": {**tree["run"], "name": name}}, name="init")
+    run = base.run.model_copy(update={"name": name})
+    config = base.model_copy(update={"run": run})
+    blocks = [
+        _comment(
+            f"{name}: a scenario of fedtrain. Every key is here; a commented one shows its default."
+        )
+    ]
+    sections = [_render_section(key, getattr(config, key)) for key in Config.model_fields]
+    return "\n".join([*blocks, *sections])
+
+
+def format_value(value: Any) -> str:
+    """Return a value in TOML on one line; tables are inline."""
+    if isinstance(value, dict):
+        if not value:
+            return "{}"
+        pairs = (f"{_format_key(key)} = {format_value(item)}" for key, item in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(format_value(item) for item in value)}]"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+
+
+def _format_key(key: str) -> str:
+    return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
+
+
+def _render_section(name: str, section: Section) -> str:
+    properties = type(section).model_json_schema()["properties"]
+    values = section.model_dump(mode="json")
+    blocks = [f"{_comment((type(section).__doc__ or '').splitlines()[0])}[{name}]\n"]
+    for key, field in type(section).model_fields.items():
+        explanation = _comment(_describe(field, properties[key]))
+        active = key in section.model_fields_set and values[key] is not None
+        blocks.append(explanation + _render_key(key, values[key], active=active))
+    return "\n".join(blocks)
+
+
+def _render_key(key: str, value: Any, *, active: bool) -> str:
+    if active:
+        return f"{key} = {format_value(value)}\n"
+    return f"# {key} = {'(not set)' if value is None else format_value(value)}\n"
+
+
+def _describe(field: FieldInfo, schema: dict[str, Any]) -> str:
+    """Return the description of a key with its kind, choices and bounds."""
+    variants = [schema, *schema.get("anyOf", [])]
+    choices = next((variant["enum"] for variant in variants if "enum" in variant), None)
+    found = {word: v[word] for v in variants for word in BOUNDS if word in v}
+    bounds = [f"{BOUNDS[word]} {bound}" for word, bound in found.items() if bound < 2**32]
+    text = field.description or ""
+    if choices and not all(choice in text for choice in choices):
+        text += f" One of: {', '.join(choices)}."
+    kind = next((v["type"] for v in variants if v.get("type") in ("integer", "number")), None)
+    if kind:
+        text += f" [{', '.join([kind, *bounds])}]"
+    return text
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False))

@@ -1,0 +1,239 @@
+"""A run's summary for people, and the same as one JSON object."""
+
+import math
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fedtrain.report.privacy import describe_privacy, find_accountant
+from fedtrain.report.run import Run, load_run, to_finite
+from fedtrain.report.tables import (
+    NOTHING,
+    format_bytes,
+    format_epsilon,
+    format_number,
+    format_seconds,
+    format_time,
+    make_facts,
+    make_table,
+    thin,
+)
+
+__all__ = ["Run", "describe_status", "load_run", "render_rounds", "render_sites", "render_summary"]
+
+METRICS: Final = ("accuracy", "auc", "f1", "precision", "recall", "loss")
+LABELS: Final = {"accuracy": "accuracy", "auc": "AUC", "f1": "F1"}
+ROUND_LIMIT: Final = 20
+SITE_LIMIT: Final = 30
+MAX_FACT: Final = 80  # characters of a value from the config
+
+
+def render_summary(run: Run) -> RenderableType:
+    """Return what a run was, how good its model is, and what it guarantees.
+
+    Args:
+        run: The run, finished or not.
+
+    Returns:
+        Something that a rich console prints.
+    """
+    parts: list[RenderableType] = [make_facts(_list_facts(run))]
+    if run.metrics:
+        parts.append(_render_results(run))
+    parts += [Text(describe_privacy(run)), Text()]
+    return Group(*parts)
+
+
+def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
+    """Return the curves as a table.
+
+    Args:
+        run: The run.
+        limit: About so many rounds, evenly chosen, the ends and the best among them; None: all.
+
+    Returns:
+        Something that a rich console prints.
+    """
+    best = run.state.get("best_round")
+    numbers = [int(line["round"]) for line in run.metrics]
+    keep = [numbers.index(best)] if best in numbers else []
+    chosen = thin(len(numbers), limit or len(numbers) or 1, keep)
+    rows = [_format_round(run.metrics[index], best) for index in chosen]
+    shown = "" if len(chosen) == len(numbers) else f", {len(chosen)} of {len(numbers)} shown"
+    headers = (
+        "round train_loss val_loss val_accuracy test_loss test_accuracy test_auc epsilon sites"
+        " seconds"
+    )
+    title = f"By round{shown}" + (" (* the best by validation loss)" if keep else "")
+    names = [name.replace("_", " ").replace("auc", "AUC") for name in headers.split()]
+    return make_table(names, rows, title=title)
+
+
+def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
+    """Return the last evaluation site by site; of many sites, those where the model does worst."""
+    if not run.sites:
+        return Text("By site: no evaluation at the sites yet.")
+    sites, title = run.sites, "By site"
+    if limit is not None and len(sites) > limit:
+        ranked = sorted(run.sites, key=_rank_site)
+        sites, title = ranked[:limit], f"By site, the {limit} of {len(ranked)} with least accuracy"
+    rows = [_format_site(site) for site in sites]
+    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "epsilon")
+    return make_table(headers, rows, title=title)
+
+
+def describe_status(run: Run, now: float | None = None) -> str:
+    """Return the run's status in a few words; see `Run.compute_silence` for `now`."""
+    silence = run.compute_silence(now)
+    if silence is not None:
+        return f"{run.status}, silent for {format_seconds(silence)}"
+    return run.status
+
+
+def build_summary(run: Run) -> dict[str, Any]:
+    """Return the run as one JSON object: state, config, metrics, sites and the guarantee.
+
+    Returns:
+        Nested dicts of JSON's types; a number that is not finite is null.
+    """
+    spent = None
+    if run.config.get("privacy", {}).get("unit", "none") != "none":
+        privacy = run.config["privacy"]
+        spent = {
+            "unit": privacy["unit"],
+            "epsilon": run.get_last("epsilon"),
+            "delta": run.get_last("delta"),
+            "neighbouring_relation": privacy.get("neighbouring_relation"),
+            "accountant": find_accountant(run),
+            "rounds": run.rounds_done,
+        }
+    summary = {
+        "run": run.name,
+        "directory": str(run.path),
+        **{key: value for key, value in run.state.items() if key != "run"},
+        "privacy": spent,
+        "statement": describe_privacy(run),
+        "config": run.config,
+        "metrics": run.metrics,
+        "sites": run.sites,
+    }
+    cleaned: dict[str, Any] = _drop_infinities(summary)
+    return cleaned
+
+
+def _list_facts(run: Run) -> list[tuple[str, str]]:
+    config = {section: run.config.get(section, {}) for section in ("data", "model", "training")}
+    federation = run.config.get("federation", {})
+    partition = run.config.get("partition", {})
+    facts = [("run", run.name), ("status", _describe_progress(run))]
+    if run.status in ("stopped", "failed", "unknown") or run.compute_silence() is not None:
+        facts.append(("to go on", f"fedtrain simulate --resume {run.path}"))
+    sites = run.state.get("sites", partition.get("sites"))
+    facts += [
+        ("data", f"{config['data'].get('source', NOTHING)}, {partition.get('scheme', NOTHING)}"),
+        ("sites", NOTHING if sites is None else str(sites)),
+        ("model", str(config["model"].get("name", NOTHING))),
+        ("strategy", _describe_strategy(federation)),
+        ("training", _describe_training(config["training"])),
+        ("time", f"{format_seconds(run.state.get('seconds'))}, from {_get_start(run)}"),
+        ("traffic", _describe_traffic(run)),
+        ("folder", str(run.path)),
+    ]
+    return [(name, text if name == "folder" else _shorten(text)) for name, text in facts]
+
+
+def _describe_progress(run: Run) -> str:
+    reason = run.state.get("reason")
+    text = f"{describe_status(run)} after {run.rounds_done} of {run.rounds_wanted} rounds"
+    return f"{text}: {reason}" if reason else text
+
+
+def _describe_strategy(federation: dict[str, Any]) -> str:
+    options = ", ".join(f"{k} = {v}" for k, v in federation.get("strategy_options", {}).items())
+    name = str(federation.get("strategy", NOTHING))
+    return f"{name} ({options})" if options else name
+
+
+def _describe_training(training: dict[str, Any]) -> str:
+    if training.get("local_steps"):
+        duration = f"{training['local_steps']} steps a round"
+    else:
+        duration = f"{training.get('local_epochs', NOTHING)} local epochs a round"
+    optimiser, rate = training.get("optimiser", NOTHING), training.get("learning_rate", NOTHING)
+    return f"{optimiser}, learning rate {rate}, {duration}"
+
+
+def _describe_traffic(run: Run) -> str:
+    down, up = (
+        sum(line.get(key) or 0 for line in run.metrics) for key in ("bytes_down", "bytes_up")
+    )
+    return f"{format_bytes(down)} to the sites, {format_bytes(up)} back"
+
+
+def _get_start(run: Run) -> str:
+    return format_time(run.state.get("started"))
+
+
+def _render_results(run: Run) -> RenderableType:
+    """Return test and validation metrics of the last and the best round."""
+    best = run.state.get("best_round")
+    rows = []
+    for split, name in ((s, m) for s in ("test", "val") for m in METRICS):
+        key = f"{split}_{name}"
+        label = ("validation" if split == "val" else split) + f" {LABELS.get(name, name)}"
+        last, at_best = run.get_last(key), run.get_at(key, best)
+        if last is not None:
+            rows.append((label, format_number(last), format_number(at_best)))
+    header = "best round" if best is None else f"round {best}, best by validation loss"
+    return make_table(("metric", "last", header), rows)
+
+
+def _format_round(line: dict[str, Any], best: int | None) -> list[str]:
+    number = line["round"]
+    keys = ("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "test_auc")
+    cohort, survivors = line.get("cohort"), line.get("survivors")
+    return [
+        f"{number} *" if number == best else str(number),
+        *(_format_metric(line.get(key)) for key in keys),
+        _format_spent(line.get("epsilon")),
+        NOTHING if cohort is None else f"{survivors} of {cohort}",
+        NOTHING if line.get("seconds") is None else f"{line['seconds']:.2f}",
+    ]
+
+
+def _format_site(site: dict[str, Any]) -> list[str]:
+    keys = ("test_accuracy", "test_auc", "test_loss")
+    return [
+        str(site.get("site", NOTHING)),
+        str(site.get("rounds", NOTHING)),
+        *(_format_metric(site.get(key)) for key in keys),
+        _format_spent(site.get("epsilon")),
+    ]
+
+
+def _format_metric(value: float | None) -> str:
+    """Return a metric; one that is not finite says so, it is not the same as a missing one."""
+    return NOTHING if value is None else format_number(value)
+
+
+def _format_spent(value: float | None) -> str:
+    finite = to_finite(value)
+    return str(value) if value is not None and finite is None else format_epsilon(finite)
+
+
+def _rank_site(site: dict[str, Any]) -> tuple[float, str]:
+    accuracy = to_finite(site.get("test_accuracy"))
+    return (math.inf if accuracy is None else accuracy, str(site.get("site")))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_FACT else f"{text[: MAX_FACT - 3]}..."
+
+
+def _drop_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _drop_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_drop_infinities(item) for item in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else None
