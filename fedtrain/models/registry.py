@@ -6,16 +6,17 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from fedtrain.config import ModelSection
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.models.architectures import ARCHITECTURES, resolve_activation
 from fedtrain.models.user_function import call_function, is_function_reference
+
+INPUT_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
 
 
 def build_model(
@@ -90,12 +91,13 @@ def build_described_model(description: Mapping[str, Any], generator: torch.Gener
     keys = ("name", "hidden", "activation", "options")
     try:
         section = ModelSection.model_validate(
-            {key: description[key] for key in keys if key in description}, strict=False
+            {key: description[key] for key in keys if key in description or key == "name"},
+            strict=False,  # JSON has lists where the schema has tuples
         )
         input_shape = tuple(int(size) for size in description["input_shape"])
-        input_dtype = getattr(torch, description["input_dtype"])
+        input_dtype = INPUT_DTYPES[description["input_dtype"]]
         classes = int(description["classes"])
-    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise AuditError(
             f"the architecture cannot be read ({type(error).__name__}); it needs name, input_shape,"
             " input_dtype and classes; save the model again"

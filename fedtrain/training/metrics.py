@@ -87,10 +87,11 @@ class MetricSums:
 
     def to_flat(self) -> list[float]:
         """Return the sums as `compute_flat_length` numbers: loss, confusion, histograms."""
-        flat = [self.loss_sum, *self.confusion.ravel().tolist()]
+        parts = [np.array([self.loss_sum]), self.confusion.ravel()]
         if self.score_histograms is not None:
-            flat += self.score_histograms.ravel().tolist()
-        return [float(value) for value in flat]
+            parts.append(self.score_histograms.ravel())
+        flat: list[float] = np.concatenate(parts).astype(np.float64).tolist()
+        return flat
 
     @classmethod
     def from_flat(cls, values: Sequence[float], classes: int) -> Self:
