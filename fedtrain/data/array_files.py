@@ -1,0 +1,144 @@
+"""IDX (the format of MNIST) and NPZ files.
+
+Shapes: n records, h x w pixels.
+"""
+
+import gzip
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrain.data.columns import Category, encode_values
+from fedtrain.data.public import PublicConstants
+from fedtrain.data.records import Records, check_arrays
+from fedtrain.errors import DataError
+
+PIXEL_RANGE: Final = (0.0, 255.0)
+_UNSIGNED_BYTE: Final = 0x08
+
+
+def load_idx(path: Path) -> Records:
+    """Read the four canonical files of a folder: train and t10k, images and labels, .gz or not.
+
+    Returns:
+        Features uint8 `(n, 1, h, w)`; the t10k files, where both are there, as central test set.
+
+    Raises:
+        DataError: A file is missing, cut short, or not IDX.
+    """
+    train = _load_idx_pair(path, "train")
+    if train is None:
+        raise DataError(
+            f"{path}: train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz or not) are not"
+            " both there; check data.path"
+        )
+    features, labels = train
+    return Records(
+        features=features,
+        labels=labels,
+        public=PublicConstants(input_shape=features.shape[1:], value_range=PIXEL_RANGE),
+        central=_load_idx_pair(path, "t10k"),
+    )
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes, `.gz` or not.
+
+    Raises:
+        DataError: The file is not readable, or its size is not what its header says.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+        raise DataError(f"{path.name} is not an IDX file of unsigned bytes; fetch it again")
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    shape = tuple(np.frombuffer(content[4:start], dtype=">u4").astype(int).tolist())
+    size = int(np.prod(shape, dtype=object))
+    if len(shape) != dimensions or len(content) - start != size:
+        raise DataError(
+            f"{path.name} holds {len(content) - start} values, its header says {size}; it is cut"
+            " short or damaged, fetch it again"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def load_npz(path: Path) -> Records:
+    """Read arrays `x` and `y`, and where there are any `site`, `x_test` and `y_test`.
+
+    Raises:
+        DataError: The file or an array is missing or not usable.
+    """
+    arrays = _read_npz(path)
+    for name in ("x", "y"):
+        if name not in arrays:
+            raise DataError(
+                f"{path.name} has no array {name!r}, only {', '.join(sorted(arrays)) or 'none'};"
+                " save x (records) and y (labels)"
+            )
+    labels = encode_labels(arrays["x"], arrays["y"], path.name)
+    sites = None
+    if "site" in arrays:
+        if arrays["site"].shape != arrays["y"].shape:
+            raise DataError(f"{path.name}: 'site' and 'y' differ in length; give one a record")
+        sites = _encode(arrays["site"], f"{path.name}: 'site'")
+    central = None
+    if "x_test" in arrays and "y_test" in arrays:
+        test = arrays["x_test"], arrays["y_test"]
+        central = test[0], encode_labels(*test, f"{path.name} (test)")
+        if test[0].shape[1:] != arrays["x"].shape[1:]:
+            raise DataError(f"{path.name}: x_test has another shape than x; give both the same")
+    public = PublicConstants(input_shape=arrays["x"].shape[1:])
+    return Records(arrays["x"], labels, public, sites, central)
+
+
+def encode_labels(features: NDArray[Any], labels: NDArray[Any], name: str) -> Category:
+    """Check two arrays and return the labels' classes.
+
+    Raises:
+        DataError: They are not records and labels, or a label is no class.
+    """
+    check_arrays(features, labels, name)
+    return _encode(labels, f"{name}: labels")
+
+
+def _encode(values: NDArray[Any], what: str) -> Category:
+    try:
+        return encode_values(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} must be whole numbers or texts, without a gap") from error
+
+
+def _load_idx_pair(path: Path, part: str) -> tuple[NDArray[np.uint8], Category] | None:
+    images = _find_idx(path, f"{part}-images", 3)
+    labels = _find_idx(path, f"{part}-labels", 1)
+    if images is None or labels is None:
+        return None
+    features = read_idx(images)
+    if features.ndim != 3:
+        raise DataError(f"{images.name} has {features.ndim} dimensions, images need 3")
+    features = features[:, None]
+    return features, encode_labels(features, read_idx(labels), images.name)
+
+
+def _find_idx(path: Path, stem: str, dimensions: int) -> Path | None:
+    for name in (f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"):
+        for candidate in (path / name, path / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path.name} holds one array; save x and y with numpy.savez")
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as npz ({error}); check data.path") from error

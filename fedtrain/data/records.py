@@ -1,0 +1,88 @@
+"""The records of a data set as its source gives them, before any preparation.
+
+Shapes: n records, each an array of `input_shape` or a row of a table.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrain.data.columns import Category, Numeric, Table
+from fedtrain.data.public import PublicConstants
+from fedtrain.errors import DataError
+
+Features = NDArray[Any] | Table
+
+
+@dataclass(frozen=True)
+class Records:
+    """Every record that this process can see, held once and never copied as a whole.
+
+    Attributes:
+        features: `(n, *input_shape)` in the source's own dtype, or a table of n rows.
+        labels: Class of each record; none is missing.
+        public: What the source's format fixes.
+        sites: Site of each record, where the source knows one.
+        central: Features and labels of a central test set, where the source has one.
+    """
+
+    features: Features
+    labels: Category
+    public: PublicConstants
+    sites: Category | None = None
+    central: tuple[Features, Category] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def take_features(features: Features, indices: NDArray[np.int64]) -> Features:
+    """Return a copy of the rows `indices`."""
+    return features.take(indices) if isinstance(features, Table) else features[indices]
+
+
+def find_infinite(features: Features) -> tuple[int, str] | None:
+    """Find a value that no preparation can take.
+
+    Args:
+        features: Rows; NaN means 'no value' in a table and is an error in an array.
+
+    Returns:
+        Row and the name of the column or the index of the feature, or None.
+    """
+    if isinstance(features, Table):
+        for name, column in features.columns.items():
+            if isinstance(column, Numeric) and np.isinf(column.values).any():
+                return int(np.argmax(np.isinf(column.values))), f"column {name!r}"
+        return None
+    if features.dtype.kind != "f":
+        return None
+    with np.errstate(invalid="ignore"):  # inf - inf; the sum is finite only if every value is
+        if np.isfinite(features.sum(dtype=np.float64)):
+            return None
+    wrong = np.argwhere(~np.isfinite(features))
+    if not len(wrong):
+        return None
+    row, *index = wrong[0].tolist()
+    return row, f"feature index {index[0] if len(index) == 1 else tuple(index)}"
+
+
+def check_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> None:
+    """Check that two arrays are records and their labels.
+
+    Raises:
+        DataError: The lengths differ, there is no record, or a dtype is not usable.
+    """
+    if features.ndim < 2 or labels.ndim != 1 or len(features) != len(labels):
+        raise DataError(
+            f"{name}: features have shape {features.shape} and labels {labels.shape}; features"
+            " need one row a record and labels one number a record"
+        )
+    if not len(features):
+        raise DataError(f"{name}: there are no records; give at least one")
+    if features.dtype.kind not in "fiub":
+        raise DataError(
+            f"{name}: features have dtype {features.dtype}; convert them to numbers, e.g. float32"
+        )

@@ -1,0 +1,94 @@
+"""Which preparation a run uses, and which public constants it cannot do without."""
+
+from typing import Literal
+
+from fedtrain.config import Config
+from fedtrain.data.frames import suggest_name
+from fedtrain.data.public import ARRAY_NAME, PublicConstants
+from fedtrain.errors import ConfigError
+
+PreparationKind = Literal["standardise", "bounds", "none"]
+
+
+def resolve_preparation_kind(config: Config, public: PublicConstants) -> PreparationKind:
+    """Return the kind that a run uses.
+
+    The config's own where it names one; else `none` for text, `bounds` where the source has a
+    public range, where `data.bounds` is given or under record-level privacy, and `standardise`
+    for the rest.
+    """
+    if config.data.preparation is not None:
+        return config.data.preparation
+    if public.is_discrete:
+        return "none"
+    if config.data.bounds or public.value_range or config.privacy.unit == "record":
+        return "bounds"
+    return "standardise"
+
+
+def verify_preparation(config: Config, public: PublicConstants) -> None:
+    """Refuse a preparation that lacks a public constant it rests on, before data is looked at.
+
+    Guarantees:
+        Under `privacy.unit = "record"` a config that passes lets `fit_preparation` use public
+        constants alone: bounds of every number, categories of every category, and classes.
+
+    Raises:
+        ConfigError: A bound, a category or the classes are missing, or named in vain.
+    """
+    kind, data = resolve_preparation_kind(config, public), config.data
+    if public.is_discrete and kind != "none":
+        raise ConfigError(f"data.preparation = {kind!r} cannot prepare text; set 'none'")
+    if data.bounds and kind != "bounds":
+        raise ConfigError(
+            f"data.bounds has no effect while data.preparation = {kind!r}; set 'bounds' or remove it"
+        )
+    _verify_names(config, public)
+    private = config.privacy.unit == "record"
+    if private and public.label_names is None:
+        raise ConfigError(
+            "data.classes is missing and privacy.unit = 'record' allows none found in data; set"
+            ' e.g. data.classes = ["0", "1"]'
+        )
+    if kind != "bounds":
+        return
+    if public.columns is None and public.value_range is None:
+        raise ConfigError(
+            f"the source has no public value range; set e.g. data.bounds.{ARRAY_NAME} = [0, 255]"
+        )
+    for name in public.columns or ():
+        if name not in data.bounds and name not in data.categories:
+            cure = f"data.bounds.{name} = [0, 120]"
+            if name in data.categorical:
+                cure = f'data.categories.{name} = ["a", "b"]'
+            raise ConfigError(
+                f"column {name!r} has no public bounds or categories; set e.g. {cure}"
+            )
+
+
+def _verify_names(config: Config, public: PublicConstants) -> None:
+    data = config.data
+    known = (ARRAY_NAME,) if public.columns is None else public.columns
+    for key in ("bounds", "categories", "categorical", "zero_is_missing"):
+        for name in getattr(data, key):
+            if name not in known:
+                raise ConfigError(
+                    f"data.{key} names {name!r}, which is no feature column;"
+                    f" {suggest_name(name, known)}"
+                )
+    for name in data.bounds:
+        if name in data.categories or name in data.categorical:
+            raise ConfigError(f"column {name!r} has bounds and categories; keep one")
+
+
+def needs_statistics(config: Config, public: PublicConstants) -> bool:
+    """Say whether `fit_preparation` needs sums over sites; never under record-level privacy."""
+    if config.privacy.unit == "record":
+        return False
+    kind = resolve_preparation_kind(config, public)
+    return (
+        kind == "standardise"
+        or public.label_names is None
+        or (public.columns is None and public.input_shape is None)
+        or (public.columns is not None and kind == "none")
+    )

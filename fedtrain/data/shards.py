@@ -1,0 +1,280 @@
+"""Every site's records that this process can see, opened once and prepared site by site.
+
+Shapes: n records of a site, d features.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrain.config import Config
+from fedtrain.data.columns import Category, Table
+from fedtrain.data.fingerprint import compute_fingerprint
+from fedtrain.data.frames import suggest_name
+from fedtrain.data.partition import Partition, partition_natural, partition_records
+from fedtrain.data.preparation import Preparation
+from fedtrain.data.public import PublicConstants, apply_config
+from fedtrain.data.records import Features, Records, find_infinite, take_features
+from fedtrain.data.requirements import verify_preparation
+from fedtrain.data.sources import load_records
+from fedtrain.data.splits import SplitIndices, split_records
+from fedtrain.data.statistics import Statistics, compute_statistics
+from fedtrain.errors import ConfigError, DataError
+from fedtrain.seeds import make_numpy_generator
+
+logger = logging.getLogger("fedtrain.data")
+
+CACHE_BYTES: Final = 512 * 2**20
+_NAMES_IN_A_LINE: Final = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Prepared records.
+
+    Attributes:
+        features: `(n, *input_shape)` float32, for text int64 ids; C-contiguous.
+        labels: int64 `(n,)`.
+    """
+
+    features: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One site's records, prepared; a split may be empty, train is not."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+class Shards:
+    """The sites' records; the raw data is held once, sites are indices into it.
+
+    Attributes:
+        site_names: Name of each site, by its index.
+        public: What is known of the data without looking at a record.
+    """
+
+    def __init__(
+        self, config: Config, records: Records, *, partition: Partition, site_names: tuple[str, ...]
+    ) -> None:
+        self.site_names = site_names
+        self.public: PublicConstants = records.public
+        self._config = config
+        self._records = records
+        self._partition = partition
+        self._cache = _ShardCache(CACHE_BYTES)
+
+    @classmethod
+    def open(cls, config: Config) -> "Shards":
+        """Read, check and partition the data that the config names.
+
+        Raises:
+            ConfigError: A key is missing, or names what is not there.
+            DataError: The data cannot be read or used, or a site has too few records.
+        """
+        return cls.from_records(load_records(config), config)
+
+    @classmethod
+    def from_records(cls, records: Records, config: Config) -> "Shards":
+        """Check and partition records that are already in memory; see `open`."""
+        public = apply_config(records.public, config)
+        verify_preparation(config, public)
+        records = Records(records.features, records.labels, public, records.sites, records.central)
+        _verify_columns(records)
+        partition, site_names = _partition(records, config)
+        _verify_sizes(partition, site_names, config.partition.min_records)
+        _verify_values(records, partition, site_names)
+        _warn_of_poor_sites(records.labels, partition, site_names, config)
+        return cls(config, records, partition=partition, site_names=site_names)
+
+    def __len__(self) -> int:
+        return len(self.site_names)
+
+    def compute_statistics(self, site: int) -> Statistics:
+        """Return the sums over the training records of a site."""
+        indices = self._partition.get_indices(site)
+        train = indices[self._split(site).train]
+        features = self._take(train)
+        return compute_statistics(features, self._records.labels.take(train))
+
+    def load(self, site: int, preparation: Preparation) -> Shard:
+        """Return a site's prepared splits.
+
+        The least recently used sites are forgotten beyond `CACHE_BYTES`.
+
+        Raises:
+            DataError: A label or value of this site is not what the preparation knows.
+        """
+        cached = self._cache.get(site, preparation)
+        if cached is not None:
+            return cached
+        indices = self._partition.get_indices(site)
+        split = self._split(site)
+        parts = (split.train, split.validation, split.test)
+        rows = indices[np.concatenate(parts)]
+        try:
+            features = preparation.apply_features(self._take(rows))
+            labels = preparation.apply_labels(self._records.labels.take(rows))
+        except DataError as error:
+            raise DataError(f"site {self.site_names[site]!r}: {error}") from error
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        splits = [
+            Split(features[start:end], labels[start:end])
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        shard = Shard(*splits)
+        self._cache.put(site, shard, size=features.nbytes + labels.nbytes)
+        return shard
+
+    def load_central_test(self, preparation: Preparation) -> Split | None:
+        """Return the prepared central test set, or None where the source has none."""
+        if self._records.central is None:
+            return None
+        features, labels = self._records.central
+        return Split(preparation.apply_features(features), preparation.apply_labels(labels))
+
+    def compute_fingerprint(self) -> str:
+        """Return SHA-256 (hex) over all records and the partition; see `fingerprint`."""
+        return compute_fingerprint(self._records, self._partition)
+
+    def _split(self, site: int) -> SplitIndices:
+        """Split a site's records; seeded by the site's name, so that no other site matters."""
+        data = self._config.data
+        return split_records(
+            self._records.labels.codes[self._partition.get_indices(site)],
+            make_numpy_generator(self._config.run.seed, "split", self.site_names[site]),
+            validation_fraction=data.validation_fraction,
+            test_fraction=data.test_fraction,
+        )
+
+    def _take(self, indices: NDArray[np.int64]) -> Features:
+        features = self._records.features
+        columns = self.public.columns
+        if isinstance(features, Table) and columns is not None:
+            features = Table({name: features.columns[name] for name in columns}, len(features))
+        return take_features(features, indices)
+
+
+class _ShardCache:
+    """Prepared shards of one preparation, the least recently used forgotten first."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._preparation: Preparation | None = None
+        self._shards: OrderedDict[int, tuple[Shard, int]] = OrderedDict()
+
+    def get(self, site: int, preparation: Preparation) -> Shard | None:
+        if preparation is not self._preparation and preparation != self._preparation:
+            self._shards.clear()
+            self._size = 0
+        self._preparation = preparation
+        if site not in self._shards:
+            return None
+        self._shards.move_to_end(site)
+        return self._shards[site][0]
+
+    def put(self, site: int, shard: Shard, *, size: int) -> None:
+        self._shards[site] = shard, size
+        self._size += size
+        while self._size > self._capacity and len(self._shards) > 1:
+            _, (_, forgotten) = self._shards.popitem(last=False)
+            self._size -= forgotten
+
+
+def _partition(records: Records, config: Config) -> tuple[Partition, tuple[str, ...]]:
+    section = config.partition
+    if section.scheme == "natural":
+        if records.sites is None:
+            raise ConfigError(
+                f"partition.scheme = 'natural': data.source = {config.data.source!r} says no site"
+                " here; name data.site_column, give a folder of files, or choose another scheme"
+            )
+        names = records.sites.names
+        if section.sites not in (None, len(names)):
+            raise ConfigError(
+                f"partition.sites = {section.sites} but the data has {len(names)} natural sites;"
+                " remove partition.sites"
+            )
+        return partition_natural(records.sites.codes, len(names)), names
+    generator = make_numpy_generator(config.run.seed, "partition")
+    partition = partition_records(records.labels.codes, section, generator=generator)
+    width = max(2, len(str(len(partition) - 1)))
+    return partition, tuple(f"site-{site:0{width}d}" for site in range(len(partition)))
+
+
+def _verify_columns(records: Records) -> None:
+    if isinstance(records.features, Table):
+        for name in records.public.columns or ():
+            if name not in records.features.columns:
+                raise DataError(
+                    f"data.columns: there is no column {name!r};"
+                    f" {suggest_name(name, records.features.columns)}"
+                )
+
+
+def _verify_sizes(partition: Partition, names: tuple[str, ...], min_records: int) -> None:
+    sizes = partition.count_records()
+    smallest = int(np.argmin(sizes))
+    if sizes[smallest] == 0:
+        raise DataError(f"site {names[smallest]!r} has no rows with a label; fill or remove it")
+    if sizes[smallest] < min_records:
+        raise DataError(
+            f"site {names[smallest]!r} has fewer records than partition.min_records ="
+            f" {min_records}; lower that or remove the site"
+        )
+
+
+def _verify_values(records: Records, partition: Partition, names: tuple[str, ...]) -> None:
+    found = find_infinite(records.features)
+    if found is not None:
+        site = names[int(partition.compute_sites()[found[0]])]
+        raise DataError(
+            f"site {site!r}: {found[1]} holds NaN or infinity; correct or remove those records"
+        )
+    if records.central is not None and (found := find_infinite(records.central[0])):
+        raise DataError(f"central test set: {found[1]} holds NaN or infinity; correct it")
+    known = records.public.label_names
+    if known is None:
+        return
+    unknown = records.labels.recode(known) < 0
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        label = records.labels.names[int(records.labels.codes[row])]
+        raise DataError(
+            f"site {names[int(partition.compute_sites()[row])]!r}: label {label!r} is none of the"
+            f" {len(known)} classes ({', '.join(known[:20])}); correct it or data.classes"
+        )
+
+
+def _warn_of_poor_sites(
+    labels: Category, partition: Partition, names: tuple[str, ...], config: Config
+) -> None:
+    pairs = np.unique(partition.compute_sites() * len(labels.names) + labels.codes)
+    classes = np.bincount(pairs // len(labels.names), minlength=len(names))
+    _warn("one_class", (names[site] for site in np.flatnonzero(classes == 1)))
+    if config.training.sampling == "shuffle":
+        share = 1 - config.data.validation_fraction - config.data.test_fraction
+        small = partition.count_records() * share < config.training.batch_size
+        _warn("fewer_records_than_a_batch", (names[site] for site in np.flatnonzero(small)))
+
+
+def _warn(event: str, sites: Iterable[str]) -> None:
+    """Log one line that names a few of the sites."""
+    every = list(sites)
+    if every:
+        more = len(every) - _NAMES_IN_A_LINE
+        tail = f" and {more} more" if more > 0 else ""
+        logger.warning("event=%s sites=%s%s", event, ",".join(every[:_NAMES_IN_A_LINE]), tail)

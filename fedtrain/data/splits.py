@@ -1,0 +1,73 @@
+"""Train, validation and test records of one site, stratified by label.
+
+Shapes: n records of one site.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SplitIndices:
+    """Positions of a site's records in each split; together every position exactly once.
+
+    Attributes:
+        train: int64, ascending; never empty where the site has a record.
+        validation: int64, ascending.
+        test: int64, ascending.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split_records(
+    labels: NDArray[np.integer],
+    generator: np.random.Generator,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+) -> SplitIndices:
+    """Split a site's records, each class in the same shares as far as whole records allow.
+
+    Args:
+        labels: Class of each record `(n,)`.
+        generator: Seeded for this site alone.
+        validation_fraction: Share wanted for validation.
+        test_fraction: Share wanted for test.
+
+    Returns:
+        The splits. Every class keeps a training record, so one that occurs once is never tested.
+        A split has `round(n * fraction)` records unless that rule leaves too few.
+    """
+    counts = np.bincount(labels)
+    spare = np.maximum(counts - 1, 0)  # what each class can give away
+    test = _allot(counts, spare, test_fraction)
+    validation = _allot(counts, spare - test, validation_fraction)
+    order = np.lexsort((generator.random(len(labels)), labels))  # by class, shuffled within
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    in_test = rank < np.repeat(test, counts)
+    in_train = rank >= np.repeat(test + validation, counts)
+    return SplitIndices(
+        train=np.sort(order[in_train]),
+        validation=np.sort(order[~in_train & ~in_test]),
+        test=np.sort(order[in_test]),
+    )
+
+
+def _allot(
+    counts: NDArray[np.int64], spare: NDArray[np.int64], fraction: float
+) -> NDArray[np.int64]:
+    """Return how many records of each class a split takes: largest remainders, within `spare`."""
+    quota = counts * fraction
+    allotted = np.minimum(np.floor(quota).astype(np.int64), spare)
+    wanted = round(float(counts.sum()) * fraction) - int(allotted.sum())
+    while wanted > 0 and (open_ := np.flatnonzero(allotted < spare)).size:
+        nearest = np.argsort((allotted - quota)[open_], kind="stable")[:wanted]
+        allotted[open_[nearest]] += 1
+        wanted -= len(nearest)
+    return allotted

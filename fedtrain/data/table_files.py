@@ -1,0 +1,216 @@
+"""CSV and Parquet: one file a site in a folder, or one file for all.
+
+Shapes: n rows.
+"""
+
+import csv
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from fedtrain.config import Config, DataSection
+from fedtrain.data.columns import Category, sort_names
+from fedtrain.data.frames import (
+    FrameRules,
+    build_table,
+    clean_frame,
+    detect_kinds,
+    encode_categories,
+    suggest_name,
+)
+from fedtrain.data.labels import EXPRESSION_NAMES, LabelExpression, compute_label, parse_expression
+from fedtrain.data.public import PublicConstants, apply_config
+from fedtrain.data.records import Records
+from fedtrain.data.requirements import resolve_preparation_kind, verify_preparation
+from fedtrain.errors import ConfigError, DataError
+
+logger = logging.getLogger("fedtrain.data")
+
+_SITE: Final = "\x00site"  # no file has a column of this name
+
+
+def load_table_files(config: Config, path: Path) -> Records:
+    """Read the table that `data.path` names.
+
+    Args:
+        config: Label, columns, site column and rules for missing values.
+        path: A file, or a folder with one `.csv` or `.parquet` file a site.
+
+    Returns:
+        Records with a site for each row where there is a folder or a site column. Rows without a
+        label are left out.
+
+    Raises:
+        ConfigError: A key is missing or names a column that is not there.
+        DataError: A file cannot be read, is ragged or empty, or a column is not usable.
+    """
+    data = config.data
+    if data.label is None:
+        raise ConfigError(
+            f"data.label is missing and data.source = {data.source!r} needs it; name the label"
+            " column, or an expression such as 'num > 0'"
+        )
+    expression = parse_expression(data.label)
+    label_column = expression.column if expression else data.label
+    frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
+    frame = _move_site_column(frame, data, label_column)
+    features = _select_features(frame, data, label_column)
+    label = clean_frame(frame.select(label_column), data.missing).to_series()
+    labels = label if expression is None else compute_label(label, expression)
+    return _build_records(frame, features, labels, config=config, expression=expression)
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Read one CSV file, every cell as text, or one Parquet file with its types.
+
+    Raises:
+        DataError: The file is missing, not readable, ragged, or has no rows.
+    """
+    with _named_errors(path):
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            frame = pl.read_csv(path, infer_schema=False)
+            # A short row ends in a missing value: only then look for one.
+            if frame.width > 1 and frame[:, -1].null_count():
+                _verify_even(path)
+    if not frame.height:
+        raise DataError(f"{path.name} has a header and no rows; remove it or fill it")
+    return frame
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "not a table"
+        raise DataError(f"{path}: cannot be read ({reason}); check data.path") from error
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path.name} is empty; it needs a header and rows") from error
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        if path.suffix != ".parquet":
+            _verify_even(path)
+        raise DataError(
+            f"{path.name} is not readable as {path.suffix.lstrip('.') or 'a table'}"
+            f" ({str(error).splitlines()[0]}); export it again as UTF-8"
+        ) from error
+
+
+def _verify_even(path: Path) -> None:
+    """Raise for the first row that has more or fewer fields than the header."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        width = len(next(reader, []))
+        for row in reader:
+            if row and len(row) != width:
+                raise DataError(
+                    f"{path.name} line {reader.line_num} has {len(row)} fields, its header has"
+                    f" {width}; correct that line"
+                )
+
+
+def _read_folder(path: Path, suffix: str) -> pl.DataFrame:
+    files = sorted(path.glob(f"*.{suffix}"))
+    if not files:
+        raise DataError(f"{path}: there is no .{suffix} file; check data.path and data.source")
+    frames = [
+        read_table(file).with_columns(pl.lit(file.stem, dtype=pl.String).alias(_SITE))
+        for file in files
+    ]
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _move_site_column(frame: pl.DataFrame, data: DataSection, label: str) -> pl.DataFrame:
+    """Let `data.site_column` say the site of each row instead of the file."""
+    name = data.site_column
+    if name is None:
+        return frame
+    _verify_column(name, frame, "data.site_column")
+    if name == label:
+        raise ConfigError(f"data.site_column = {name!r} is the label column too; name another")
+    sites = clean_frame(frame.select(name), data.missing).to_series().cast(pl.String)
+    if sites.null_count():
+        raise DataError(f"site column {name!r} is empty in some rows; fill it or remove those rows")
+    return frame.drop(name).with_columns(sites.alias(_SITE))
+
+
+def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tuple[str, ...]:
+    _verify_column(label, frame, "label column")
+    rest = [name for name in frame.columns if name not in (label, _SITE)]
+    for name in data.columns or ():
+        if name == label:
+            raise ConfigError(f"data.columns holds the label column {name!r}; remove it")
+        if name not in rest:
+            raise DataError(
+                f"data.columns: there is no column {name!r}; {suggest_name(name, rest)}"
+            )
+    if not rest:
+        raise DataError(f"there is no column but the label {label!r}; add feature columns")
+    return data.columns or tuple(rest)
+
+
+def _verify_column(name: str, frame: pl.DataFrame, what: str) -> None:
+    known = [column for column in frame.columns if column != _SITE]
+    if name not in known:
+        raise DataError(f"{what} {name!r} does not exist; {suggest_name(name, known)}")
+
+
+def _build_records(
+    frame: pl.DataFrame,
+    features: tuple[str, ...],
+    labels: pl.Series,
+    *,
+    config: Config,
+    expression: LabelExpression | None,
+) -> Records:
+    data = config.data
+    public = apply_config(PublicConstants(columns=features), config)
+    verify_preparation(config, public)
+    sites = _encode_sites(frame[_SITE]) if _SITE in frame.columns else None
+    keep = labels.is_not_null()
+    if not keep.all():
+        logger.warning("event=rows_without_label_left_out")
+        logger.debug("event=rows_without_label_left_out rows=%d", (~keep).sum())
+        frame, labels = frame.filter(keep), labels.filter(keep)
+    if not frame.height:
+        raise DataError(f"label column {data.label!r} has no value in any row; check data.label")
+    is_public = config.privacy.unit == "record" or (
+        resolve_preparation_kind(config, public) == "bounds"
+    )
+    categorical = (*data.categorical, *data.categories)
+    rules = FrameRules(
+        missing=data.missing,
+        zero_is_missing=data.zero_is_missing,
+        categorical=categorical,
+        numeric=tuple(name for name in features if is_public and name not in categorical),
+    )
+    clean = clean_frame(frame.select(features), data.missing)
+    natural = config.partition.scheme == "natural" and sites is not None
+    kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
+    return Records(
+        features=build_table(clean, kinds, rules),
+        labels=_encode_labels(labels, expression, data.classes),
+        public=public,
+        sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
+    )
+
+
+def _encode_labels(
+    labels: pl.Series, expression: LabelExpression | None, classes: tuple[str, ...] | None
+) -> Category:
+    if expression is None:
+        return encode_categories(labels)
+    codes = labels.cast(pl.Int32).to_numpy()
+    return Category(codes, classes or EXPRESSION_NAMES)
+
+
+def _encode_sites(sites: pl.Series) -> Category:
+    names = sort_names(sites.unique().to_list())
+    codes = sites.cast(pl.Enum(names)).to_physical().cast(pl.Int32)
+    return Category(codes.to_numpy(), names)

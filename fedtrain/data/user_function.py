@@ -1,0 +1,108 @@
+"""Data from a function of the user's own, named `module:function`."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrain.data.array_files import encode_labels
+from fedtrain.data.columns import Category
+from fedtrain.data.public import PublicConstants
+from fedtrain.data.records import Records
+from fedtrain.errors import ConfigError, DataError
+
+
+def load_from_function(reference: str, path: str | None) -> Records:
+    """Call the user's function and take what it returns as records.
+
+    Args:
+        reference: `module:function`; the module may lie in the current folder.
+        path: `data.path`, passed on as the only argument where it is set.
+
+    Returns:
+        The records of `(features, labels)`, or of a dict from site name to such a pair.
+
+    Raises:
+        ConfigError: There is no such module or function.
+        DataError: It returned something else, or arrays that do not fit together.
+    """
+    function = import_function(reference, key="data.source")
+    with _importable_current_folder():
+        result = function() if path is None else function(path)
+    if isinstance(result, dict):
+        return _join_sites({str(name): pair for name, pair in result.items()}, reference)
+    features, labels = _read_pair(result, reference)
+    public = PublicConstants(input_shape=features.shape[1:])
+    return Records(features, encode_labels(features, labels, reference), public)
+
+
+def import_function(reference: str, *, key: str) -> Callable[..., Any]:
+    """Import what `module:function` names, the current folder included.
+
+    Args:
+        reference: The name.
+        key: Config key that holds it, for the message.
+
+    Raises:
+        ConfigError: There is no such module or function.
+    """
+    module_name, _, name = reference.partition(":")
+    try:
+        with _importable_current_folder():
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{key} = {reference!r}: there is no module {error.name!r} here or installed; run from"
+            " the folder that holds it"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(
+            f"{key} = {reference!r}: module {module_name!r} has no function {name!r}; define it"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _importable_current_folder() -> Iterator[None]:
+    folder = str(Path.cwd())
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _read_pair(result: object, reference: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise DataError(
+            f"{reference} returned {type(result).__name__}; return (features, labels), or a dict"
+            " from site name to such a pair"
+        )
+    return np.asarray(result[0]), np.asarray(result[1])
+
+
+def _join_sites(sites: dict[str, object], reference: str) -> Records:
+    if not sites:
+        raise DataError(f"{reference} returned no site; return at least one")
+    pairs = [_read_pair(pair, f"{reference} ({name})") for name, pair in sites.items()]
+    for name, (features, labels) in zip(sites, pairs, strict=True):
+        encode_labels(features, labels, f"{reference} ({name})")
+        if features.shape[1:] != pairs[0][0].shape[1:]:
+            raise DataError(
+                f"{reference} ({name}): records have shape {features.shape[1:]}, others"
+                f" {pairs[0][0].shape[1:]}; return one shape"
+            )
+    features = np.concatenate([pair[0] for pair in pairs])
+    labels = encode_labels(features, np.concatenate([pair[1] for pair in pairs]), reference)
+    codes = np.repeat(np.arange(len(pairs), dtype=np.int32), [len(pair[1]) for pair in pairs])
+    public = PublicConstants(input_shape=features.shape[1:])
+    return Records(features, labels, public, Category(codes, tuple(sites)))
