@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fedtrain.errors import ConfigError, RunDirectoryError
 
+RUNS_WIDTH: Final = 160  # folders are long
 CONFIG_EPILOG: Final = """\
 Editors complete and check a scenario that starts with the line
   #:schema fedtrain.schema.json
@@ -143,8 +144,8 @@ def _run_runs(args: argparse.Namespace) -> int:
             runs.append(load_run(path))
         except RunDirectoryError as error:
             sys.stderr.write(f"left out: {error}\n")
-    runs.sort(key=lambda run: (str(run.state.get("started", "")), run.written), reverse=True)
-    make_console(sys.stdout).print(render_runs(runs))
+    runs.sort(key=lambda run: str(run.state.get("started", "")), reverse=True)
+    make_console(sys.stdout, RUNS_WIDTH).print(render_runs(runs))
     return 0
 
 

@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fedtrain.report.run import Run
-from fedtrain.report.summary import describe_status
 from fedtrain.report.tables import (
     NOTHING,
     format_bytes,
@@ -17,44 +16,67 @@ from fedtrain.report.tables import (
     format_number,
     format_seconds,
     format_time,
+    label_metric,
+    make_facts,
     make_table,
 )
 
 # Keys that name a run or say where it is computed; they differ without making a difference.
 IGNORED: Final = ("run.name", "run.directory", "simulation.workers")
+MAX_LABELS: Final = 60  # characters of labels above which columns are numbered instead
+INCOMPARABLE: Final = (
+    "These epsilons cannot be compared: delta, unit or neighbouring relation differ.\n"
+)
 UNSET: Final = "(not set)"
 
 
 def render_runs(runs: Sequence[Run]) -> RenderableType:
     """Return a table of runs, in the given order."""
-    headers = ("run", "status", "folder", "rounds", "accuracy", "at best", "AUC", "epsilon")
+    headers = (
+        "run",
+        "status",
+        "folder",
+        "started",
+        "rounds",
+        "accuracy",
+        "at best",
+        "AUC",
+        "epsilon",
+    )
     rows = [
         (
             run.name,
-            describe_status(run),
+            run.status,
             str(run.path),
+            format_time(run.state.get("started")),
             f"{run.rounds_done}/{run.rounds_wanted}",
             format_number(_find_accuracy(run)),
             format_number(run.get_at("test_accuracy", run.state.get("best_round"))),
             format_number(run.get_last("test_auc")),
             format_epsilon(run.get_last("epsilon")),
-            format_time(run.state.get("started")),
         )
         for run in runs
     ]
-    return make_table((*headers, "started"), rows, texts=3)
+    return make_table(headers, rows, texts=4)
 
 
 def render_comparison(runs: Sequence[Run]) -> RenderableType:
     """Return results side by side and the differing config keys, runs in the given order."""
     labels = name_runs(runs)
-    results = make_table(["metric", *labels], _list_results(runs), title="Results, last round")
+    parts: list[RenderableType] = []
+    if sum(map(len, labels)) > MAX_LABELS:
+        numbers = [str(number) for number in range(1, len(runs) + 1)]
+        parts += [make_facts(zip(numbers, labels, strict=True)), Text()]
+        labels = numbers
+    parts.append(make_table(["metric", *labels], _list_results(runs), title="Results, last round"))
+    if len({_identify_guarantee(run) for run in runs} - {None}) > 1:
+        parts.append(Text(INCOMPARABLE))
     differences = find_differences([run.config for run in runs])
     if not differences:
-        return Group(results, Text("The configs do not differ."))
+        return Group(*parts, Text("The configs do not differ."))
     rows = [[key, *map(_format_value, values)] for key, values in differences.items()]
-    table = make_table(["key", *labels], rows, title="Differing config keys", texts=len(runs) + 1)
-    return Group(results, table)
+    title = "Differing config keys"
+    return Group(*parts, make_table(["key", *labels], rows, title=title, texts=len(runs) + 1))
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
@@ -95,7 +117,7 @@ def _list_results(runs: Sequence[Run]) -> list[list[str]]:
     for key in (*keys, "train_loss"):
         values = [run.get_last(key) for run in runs]
         if any(value is not None for value in values):
-            rows.append([key.replace("_", " "), *(format_number(value) for value in values)])
+            rows.append([label_metric(key), *(format_number(value) for value in values)])
     rows.append(["epsilon", *(format_epsilon(run.get_last("epsilon")) for run in runs)])
     rows.append(["delta", *(_format_delta(run) for run in runs)])
     rows.append(["seconds", *(format_seconds(run.state.get("seconds")) for run in runs)])
@@ -115,6 +137,15 @@ def _format_delta(run: Run) -> str:
 
 def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _identify_guarantee(run: Run) -> tuple[str, ...] | None:
+    """Return what an epsilon must share with another to be comparable; None without any."""
+    if run.get_last("epsilon") is None:
+        return None
+    privacy = run.config.get("privacy", {})
+    keys = ("unit", "neighbouring_relation")
+    return (*(str(privacy.get(key)) for key in keys), _format_delta(run))
 
 
 def _sum_up(run: Run) -> float | None:

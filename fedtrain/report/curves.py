@@ -4,7 +4,6 @@ Same input, same bytes: the figures are drawn by Agg in a fixed style, without d
 Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedtrain.report.labels import End, label_ends
 from fedtrain.report.run import Run, to_finite
+from fedtrain.report.tables import format_epsilon, label_metric
 
 Points = list[tuple[float, float]]
 
@@ -36,7 +37,7 @@ STYLE: Final = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.8,
-    "lines.markersize": 4.0,
+    "lines.markersize": 3.2,
     "legend.frameon": False,
     "path.simplify": False,
 }
@@ -50,9 +51,10 @@ LOSS_SERIES: Final = (
     ("val_loss", "validation loss", ORANGE, "-"),
     ("train_loss", "training loss", BLACK, "-"),
 )
+LOSSES: Final = ("test_loss", "val_loss", "train_loss")
 SIZE: Final = (10.0, 4.2)
+NOTE_SIZE: Final = (10.0, 2.4)
 MARKER_LIMIT: Final = 40  # points of a curve up to which each has its marker
-LABEL_GAP: Final = 0.075  # least distance of two labels, share of the axis
 
 
 def draw_curves(
@@ -70,7 +72,7 @@ def draw_curves(
         left, right = figure.subplots(1, 2)
         _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round")
         _draw_panel(right, metrics, LOSS_SERIES, title="Loss by round")
-        left.set_ylabel("share correct, or AUC")
+        left.set_ylabel(_describe_utility(metrics))
         right.set_ylabel("mean loss")
         _limit_share(left)
         for axes in (left, right):
@@ -90,13 +92,13 @@ def draw_privacy(
     """
     spent = _get_points(metrics, "epsilon")
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=SIZE if spent else NOTE_SIZE, layout="constrained")
         if spent:
             left, right = figure.subplots(1, 2)
             _draw_spent(left, metrics, target_epsilon)
             _draw_utility_by_epsilon(right, metrics)
         else:
-            _write_no_privacy(figure)
+            _write_no_privacy(figure, claimed=any("delta" in line for line in metrics))
         _save(figure, path)
 
 
@@ -109,26 +111,20 @@ def draw_comparison(runs: Sequence[Run], path: Path, *, labels: Sequence[str]) -
         labels: What to call each run.
     """
     key = next((key for run in runs if (key := run.find_utility())), "test_accuracy")
-    label = _label_metric(key)
-    private = any(run.get_series("epsilon") for run in runs)
+    label = label_metric(key)
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(SIZE[0], SIZE[1] + 0.25 * ((len(runs) + 2) // 3)))
         figure.set_layout_engine("constrained")
         left, right = figure.subplots(1, 2)
-        other = "val_loss" if key == "test_loss" else "test_loss"
         for index, run in enumerate(runs):
-            style = _get_style(index)
-            _plot(left, run.get_series(key), label=labels[index], **style)
-            if private:
-                _plot_against_epsilon(right, run, key, style=style)
-            else:
-                _plot(right, run.get_series(other), label=labels[index], **style)
-        _set_rounds(left, title=f"{label.capitalize()} by round", ylabel=label)
-        if private:
+            _plot(left, run.get_series(key), label=labels[index], **_get_style(index))
+        _set_rounds(left, title=f"{_capitalise(label)} by round", ylabel=label)
+        if any(run.get_series("epsilon") for run in runs):
+            right.set_title(f"{_capitalise(label)} against epsilon")
             right.set(xlabel="epsilon (at the delta of the run)", ylabel=label)
-            right.set_title(f"{label.capitalize()} against epsilon")
+            _draw_paths(right, runs, key)
         else:
-            _set_rounds(right, title=f"{_label_metric(other).capitalize()} by round", ylabel="loss")
+            _draw_losses(right, runs)
         handles = left.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=min(3, len(runs)))
         _save(figure, path)
@@ -141,7 +137,7 @@ def _draw_panel(
     *,
     title: str,
 ) -> None:
-    ends = []
+    ends: list[End] = []
     for key, label, colour, dashes in series:
         points = _get_points(metrics, key)
         if points:
@@ -149,7 +145,7 @@ def _draw_panel(
             ends.append((points[-1], label, colour))
     _set_rounds(axes, title=title, ylabel="")
     if ends:
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
     else:
         _write_empty(axes, "not evaluated")
 
@@ -173,57 +169,65 @@ def _draw_spent(
         )
     delta = next((line["delta"] for line in reversed(metrics) if line.get("delta")), None)
     at = "" if delta is None else f" (at delta = {delta:g})"
-    _set_rounds(axes, title="Epsilon spent so far", ylabel=f"epsilon, most of any site{at}")
-    _label_ends(axes, [(points[-1], f"{points[-1][1]:.2f}", BLUE)])
+    _set_rounds(axes, title="Epsilon spent so far", ylabel=f"epsilon, maximum over sites{at}")
+    label_ends(axes, [(points[-1], format_epsilon(points[-1][1]), BLUE)])
 
 
 def _draw_utility_by_epsilon(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
     axes.set_title("Utility against epsilon")
     axes.set_xlabel("epsilon spent so far")
-    axes.set_ylabel("share correct, or AUC")
-    ends = []
+    axes.set_ylabel(_describe_utility(metrics))
+    ends: list[End] = []
     for key, label, colour, dashes in UTILITY_SERIES:
         points = _get_pairs(metrics, "epsilon", key)
         if points:
             _plot(axes, points, color=colour, linestyle=dashes)
             ends.append((points[-1], label, colour))
     if ends:
+        axes.set_xlim(0, 1.05 * max(x for (x, _), _, _ in ends))
         _limit_share(axes)
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
     else:
         _write_empty(axes, "not evaluated")
 
 
-def _plot_against_epsilon(axes: Axes, run: Run, key: str, *, style: dict[str, Any]) -> None:
-    """Plot a run's path; a run without privacy is a line across, at the utility it reached."""
-    points = _get_pairs(run.metrics, "epsilon", key)
-    last = run.get_last(key)
-    if points:
-        _plot(axes, points, **style)
-    elif last is not None:
-        axes.axhline(last, linewidth=1.2, color=style["color"], linestyle=(0, (1, 2)))
-        axes.annotate(
-            "no privacy",
-            (1, last),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            ha="right",
-            color=style["color"],
-            fontsize=8,
-        )
+def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
+    key = next((key for run in runs for key in LOSSES if run.get_series(key)), LOSSES[0])
+    for index, run in enumerate(runs):
+        _plot(axes, run.get_series(key), **_get_style(index))
+    label = label_metric(key)
+    _set_rounds(axes, title=f"{_capitalise(label)} by round", ylabel=label)
 
 
-def _write_no_privacy(figure: Figure) -> None:
-    axes = figure.subplots()
-    axes.set_axis_off()
-    text = "No differential privacy"
-    axes.text(0.5, 0.58, text, ha="center", va="center", fontsize=17, weight="bold", color=BLACK)
+def _draw_paths(axes: Axes, runs: Sequence[Run], key: str) -> None:
+    """Draw utility against epsilon; a run without privacy is a line at the utility it reached."""
+    ends: list[End] = []
+    highest = max(epsilon for run in runs for _, epsilon in run.get_series("epsilon"))
+    for index, run in enumerate(runs):
+        points, last = _get_pairs(run.metrics, "epsilon", key), run.get_last(key)
+        style = _get_style(index)
+        if points:
+            _plot(axes, points, **style)
+        elif last is not None:
+            axes.axhline(last, linewidth=1.2, color=style["color"], linestyle=(0, (1, 2)))
+            ends.append(((1.05 * highest, last), "no privacy", style["color"]))
+    axes.set_xlim(0, 1.05 * highest)
+    label_ends(axes, ends)
+
+
+def _write_no_privacy(figure: Figure, *, claimed: bool) -> None:
+    """Say in words why there is no curve: no privacy was asked for, or no finite epsilon came."""
+    title = "No finite epsilon" if claimed else "No differential privacy"
     text = (
-        "Every site's update was released as it is: no epsilon bounds what it shows.\n"
+        "The noise is too small for any guarantee: the accountant gave no finite epsilon."
+        if claimed
+        else "Every site's update was released as it is: no epsilon bounds what it shows.\n"
         'privacy.unit = "record" with a target_epsilon trains with a guarantee.'
     )
-    axes.text(0.5, 0.38, text, ha="center", va="center", fontsize=11, linespacing=1.6)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.72, title, ha="center", va="center", fontsize=17, weight="bold", color=BLACK)
+    axes.text(0.5, 0.36, text, ha="center", va="center", fontsize=11, linespacing=1.6)
 
 
 def _plot(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
@@ -239,52 +243,15 @@ def _get_style(index: int) -> dict[str, Any]:
 def _set_rounds(axes: Axes, *, title: str, ylabel: str) -> None:
     axes.set(title=title, xlabel="round", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    low, high = axes.dataLim.intervalx
+    if high > low:
+        axes.set_xlim(max(0.5, low - 0.03 * (high - low)), high + 0.03 * (high - low))
 
 
 def _limit_share(axes: Axes) -> None:
     """Keep an axis of shares within 0 and 1, with a little air."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.02), min(high, 1.02))
-
-
-def _label_ends(axes: Axes, ends: Sequence[tuple[tuple[float, float], str, str]]) -> None:
-    """Write each curve's name right of its end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    wanted = [(y - low) / (high - low) for (_, y), _, _ in ends]
-    for ((x, y), label, colour), height in zip(ends, spread(wanted, LABEL_GAP), strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
-        axes.annotate(
-            label,
-            (x, y),
-            xytext=(1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            color=colour,
-            annotation_clip=False,
-            arrowprops=arrow,
-        )
-
-
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move heights apart until neighbours are `gap` apart, within 0 and 1 where they fit.
-
-    Args:
-        heights: Wanted heights.
-        gap: Least distance.
-
-    Returns:
-        Heights in the given order.
-    """
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    placed = list(heights)
-    for below, index in itertools.pairwise(order):
-        placed[index] = max(placed[index], placed[below] + gap)
-    excess = max(0.0, placed[order[-1]] - max(1.0, heights[order[-1]])) if order else 0.0
-    limit = placed[order[-1]] - excess if order else 0.0
-    for index in reversed(order):
-        placed[index] = min(placed[index], limit)
-        limit = placed[index] - gap
-    return placed
 
 
 def _mark_best(axes: Axes, best_round: int | None) -> None:
@@ -307,6 +274,10 @@ def _write_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
 
 
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _get_points(metrics: Sequence[dict[str, Any]], key: str) -> Points:
     return _get_pairs(metrics, "round", key)
 
@@ -316,8 +287,9 @@ def _get_pairs(metrics: Sequence[dict[str, Any]], first: str, second: str) -> Po
     return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 
-def _label_metric(key: str) -> str:
-    return key.replace("val_", "validation ").replace("_", " ").replace("auc", "AUC")
+def _describe_utility(metrics: Sequence[dict[str, Any]]) -> str:
+    text = "accuracy (share correct)"
+    return f"{text}, AUC" if _get_points(metrics, "test_auc") else text
 
 
 def _save(figure: Figure, path: Path) -> None:

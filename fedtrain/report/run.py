@@ -5,9 +5,9 @@ missing `state.json` or `sites.json`. What no kill leaves behind (a damaged line
 a state that is not JSON) is an error.
 """
 
+import fcntl
 import json
 import math
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from fedtrain.errors import RunDirectoryError
 
-SILENCE_SECONDS: Final = 60.0  # a running run is silent after this, and ten of its rounds
 UTILITIES: Final = ("test_accuracy", "val_accuracy", "test_auc", "test_loss", "val_loss")
 
 
@@ -29,7 +28,7 @@ class Run:
         state: What `state.json` holds; empty where the run was killed before its first commit.
         metrics: One flat dict a round, in order.
         sites: One dict a site, of the last evaluation; empty where there was none.
-        written: Time (seconds since the epoch) of the last write to state or metrics.
+        held: Whether a process holds the directory's lock; None where that cannot be told.
     """
 
     path: Path
@@ -37,7 +36,7 @@ class Run:
     state: dict[str, Any]
     metrics: list[dict[str, Any]]
     sites: list[dict[str, Any]]
-    written: float
+    held: bool | None = None
 
     @property
     def name(self) -> str:
@@ -46,8 +45,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        """Return `running`, `finished`, `stopped`, `failed`, or `unknown` without a state."""
-        return str(self.state.get("status", "unknown"))
+        """The state's status; `killed` where it says `running` but no process holds the lock."""
+        status = str(self.state.get("status", "unknown"))
+        return "killed" if status == "running" and self.held is False else status
 
     @property
     def rounds_done(self) -> int:
@@ -60,20 +60,6 @@ class Run:
         """Rounds of the whole run; 0 where unknown."""
         planned = self.config.get("federation", {}).get("rounds", 0)
         return int(self.state.get("rounds", planned))
-
-    def compute_silence(self, now: float | None = None) -> float | None:
-        """Return for how many seconds a running run has written nothing, if suspiciously long.
-
-        Args:
-            now: Seconds since the epoch; default: the clock.
-
-        Returns:
-            The seconds; None for a run that is over or was heard of lately.
-        """
-        silence = (time.time() if now is None else now) - self.written
-        last_rounds = [float(line.get("seconds") or 0) for line in self.metrics[-5:]]
-        patience = max(SILENCE_SECONDS, 10 * max(last_rounds, default=0.0))
-        return silence if self.status in ("running", "unknown") and silence > patience else None
 
     def get_last(self, key: str) -> float | None:
         """Return the last finite value of a metric; None where there is none."""
@@ -113,12 +99,14 @@ def load_run(path: Path) -> Run:
         state = _load_json(path / "state.json", {})
         sites = _load_json(path / "sites.json", [])
         metrics = _load_metrics(path / "metrics.jsonl")
-        written = max(file.stat().st_mtime for file in _list_present(path))
     except OSError as error:
         raise RunDirectoryError(f"{error.filename}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{path / 'config.toml'}: damaged ({error})") from error
-    return Run(path, config, state, metrics, sites, written)
+    committed = state.get("round")
+    if committed is not None:  # a line beyond it is cut off again on resume
+        metrics = [line for line in metrics if line["round"] <= committed]
+    return Run(path, config, state, metrics, sites, _is_held(path / "checkpoint" / "lock"))
 
 
 def find_run(text: str) -> Run:
@@ -163,9 +151,16 @@ def to_finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _list_present(path: Path) -> list[Path]:
-    names = ("config.toml", "state.json", "metrics.jsonl")
-    return [path / name for name in names if (path / name).exists()]
+def _is_held(lock: Path) -> bool | None:
+    """Say whether another process holds a lock file; None where that cannot be told."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def _load_json(path: Path, default: Any) -> Any:

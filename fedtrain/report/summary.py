@@ -15,18 +15,27 @@ from fedtrain.report.tables import (
     format_number,
     format_seconds,
     format_time,
+    label_metric,
     make_facts,
     make_table,
     thin,
 )
 
-__all__ = ["Run", "describe_status", "load_run", "render_rounds", "render_sites", "render_summary"]
+__all__ = ["Run", "load_run", "render_rounds", "render_sites", "render_summary"]
 
 METRICS: Final = ("accuracy", "auc", "f1", "precision", "recall", "loss")
-LABELS: Final = {"accuracy": "accuracy", "auc": "AUC", "f1": "F1"}
+ROUND_KEYS: Final = (
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "test_auc",
+)
 ROUND_LIMIT: Final = 20
 SITE_LIMIT: Final = 30
 MAX_FACT: Final = 80  # characters of a value from the config
+LONG: Final = ("status", "to go on", "folder")  # never shortened
 
 
 def render_summary(run: Run) -> RenderableType:
@@ -61,13 +70,10 @@ def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
     chosen = thin(len(numbers), limit or len(numbers) or 1, keep)
     rows = [_format_round(run.metrics[index], best) for index in chosen]
     shown = "" if len(chosen) == len(numbers) else f", {len(chosen)} of {len(numbers)} shown"
-    headers = (
-        "round train_loss val_loss val_accuracy test_loss test_accuracy test_auc epsilon sites"
-        " seconds"
-    )
     title = f"By round{shown}" + (" (* the best by validation loss)" if keep else "")
-    names = [name.replace("_", " ").replace("auc", "AUC") for name in headers.split()]
-    return make_table(names, rows, title=title)
+    names = [label_metric(key).replace(" ", "\n") for key in ROUND_KEYS]
+    headers = ("round", *names, "epsilon", "sites", "seconds")
+    return make_table(headers, rows, title=title, texts=0)
 
 
 def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
@@ -81,14 +87,6 @@ def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
     rows = [_format_site(site) for site in sites]
     headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "epsilon")
     return make_table(headers, rows, title=title)
-
-
-def describe_status(run: Run, now: float | None = None) -> str:
-    """Return the run's status in a few words; see `Run.compute_silence` for `now`."""
-    silence = run.compute_silence(now)
-    if silence is not None:
-        return f"{run.status}, silent for {format_seconds(silence)}"
-    return run.status
 
 
 def build_summary(run: Run) -> dict[str, Any]:
@@ -111,7 +109,7 @@ def build_summary(run: Run) -> dict[str, Any]:
     summary = {
         "run": run.name,
         "directory": str(run.path),
-        **{key: value for key, value in run.state.items() if key != "run"},
+        "state": run.state,
         "privacy": spent,
         "statement": describe_privacy(run),
         "config": run.config,
@@ -127,8 +125,10 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
     federation = run.config.get("federation", {})
     partition = run.config.get("partition", {})
     facts = [("run", run.name), ("status", _describe_progress(run))]
-    if run.status in ("stopped", "failed", "unknown") or run.compute_silence() is not None:
-        facts.append(("to go on", f"fedtrain simulate --resume {run.path}"))
+    if run.status in ("stopped", "failed", "killed"):
+        facts.append(
+            ("to go on", f"fedtrain simulate {run.path / 'config.toml'} --resume {run.path}")
+        )
     sites = run.state.get("sites", partition.get("sites"))
     facts += [
         ("data", f"{config['data'].get('source', NOTHING)}, {partition.get('scheme', NOTHING)}"),
@@ -140,12 +140,12 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
         ("traffic", _describe_traffic(run)),
         ("folder", str(run.path)),
     ]
-    return [(name, text if name == "folder" else _shorten(text)) for name, text in facts]
+    return [(name, text if name in LONG else _shorten(text)) for name, text in facts]
 
 
 def _describe_progress(run: Run) -> str:
     reason = run.state.get("reason")
-    text = f"{describe_status(run)} after {run.rounds_done} of {run.rounds_wanted} rounds"
+    text = f"{run.status} after {run.rounds_done} of {run.rounds_wanted} rounds"
     return f"{text}: {reason}" if reason else text
 
 
@@ -181,21 +181,19 @@ def _render_results(run: Run) -> RenderableType:
     rows = []
     for split, name in ((s, m) for s in ("test", "val") for m in METRICS):
         key = f"{split}_{name}"
-        label = ("validation" if split == "val" else split) + f" {LABELS.get(name, name)}"
         last, at_best = run.get_last(key), run.get_at(key, best)
         if last is not None:
-            rows.append((label, format_number(last), format_number(at_best)))
+            rows.append((label_metric(key), format_number(last), format_number(at_best)))
     header = "best round" if best is None else f"round {best}, best by validation loss"
     return make_table(("metric", "last", header), rows)
 
 
 def _format_round(line: dict[str, Any], best: int | None) -> list[str]:
     number = line["round"]
-    keys = ("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "test_auc")
     cohort, survivors = line.get("cohort"), line.get("survivors")
     return [
         f"{number} *" if number == best else str(number),
-        *(_format_metric(line.get(key)) for key in keys),
+        *(_format_metric(line.get(key)) for key in ROUND_KEYS),
         _format_spent(line.get("epsilon")),
         NOTHING if cohort is None else f"{survivors} of {cohort}",
         NOTHING if line.get("seconds") is None else f"{line['seconds']:.2f}",

@@ -13,13 +13,17 @@ MIN_WIDTH: Final = 100  # columns where the output is not a terminal
 NOTHING: Final = "-"
 
 
-def make_console(file: TextIO) -> Console:
-    """Make a console that writes plain text, 100 columns or more, where there is no terminal."""
+def make_console(file: TextIO, min_width: int = MIN_WIDTH) -> Console:
+    """Make a console; where there is no terminal it writes plain text, `min_width` or wider."""
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        width = max(MIN_WIDTH, console.width)
-        return Console(
-            file=file, highlight=False, markup=False, emoji=False, color_system=None, width=width
+        console = Console(
+            file=file,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            color_system=None,
+            width=max(min_width, console.width),
         )
     return console
 
@@ -33,7 +37,7 @@ def make_table(
         headers: Names of the columns.
         rows: Cells.
         title: A line above.
-        texts: So many columns, from the left, hold text and wrap; the others hold numbers.
+        texts: So many columns, from the left, hold text and fold; the others hold numbers.
 
     Returns:
         The table; a column in which no row has a value is left out.
@@ -45,6 +49,7 @@ def make_table(
         title_justify="left",
         title_style="bold",
         pad_edge=False,
+        collapse_padding=True,
     )
     kept = [
         index
@@ -53,7 +58,7 @@ def make_table(
     ]
     for index in kept:
         if index < texts:
-            table.add_column(Text(headers[index]), overflow="fold")
+            table.add_column(Text(headers[index]), overflow="fold", min_width=6)
         else:
             table.add_column(Text(headers[index]), justify="right", no_wrap=True)
     for row in cells:
@@ -69,6 +74,12 @@ def make_facts(facts: Iterable[tuple[str, str]]) -> Table:
     for name, value in facts:
         table.add_row(Text(name), Text(value))
     return table
+
+
+def label_metric(key: str) -> str:
+    """Return the name of a metric for people: `val_loss` is `validation loss`."""
+    words = {"val": "validation", "auc": "AUC", "f1": "F1"}
+    return " ".join(words.get(word, word) for word in key.split("_"))
 
 
 def format_number(value: float | None, digits: int = 4) -> str:
