@@ -49,6 +49,16 @@ class CategoryColumn:
 def apply_columns(
     table: Table, columns: tuple[NumericColumn | CategoryColumn, ...], *, clip: bool
 ) -> NDArray[np.float32]:
+    """Return the prepared columns side by side, `(n, width)`.
+
+    Args:
+        table: Raw columns; one that it lacks counts as missing in every row.
+        columns: What to make of each.
+        clip: Whether scaled numbers are clipped to [0, 1].
+
+    Raises:
+        DataError: A column is of the other kind, or has a missing value that nothing fills.
+    """
     parts = []
     for column in columns:
         raw = table.columns.get(column.name)
@@ -95,6 +105,7 @@ def _encode_one_hot(
 
 
 def column_to_json(column: NumericColumn | CategoryColumn) -> dict[str, Any]:
+    """Return the column as values that JSON can hold."""
     if isinstance(column, NumericColumn):
         return {
             "kind": "numeric",
@@ -112,6 +123,7 @@ def column_to_json(column: NumericColumn | CategoryColumn) -> dict[str, Any]:
 
 
 def column_from_json(tree: Mapping[str, Any]) -> NumericColumn | CategoryColumn:
+    """Return the column that `column_to_json` wrote."""
     if tree["kind"] == "numeric":
         return NumericColumn(tree["name"], tree["center"], tree["scale"], tree["fill"])
     return CategoryColumn(tree["name"], tuple(tree["categories"]), tree["marks_missing"])

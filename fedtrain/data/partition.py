@@ -2,7 +2,8 @@
 
 Our own in place of flwr-datasets' partitioners. Measured on one core, 60,000 in-memory records
 dealt to 1,000 sites, every site's indices read once: flwr-datasets 0.6.1 iid 0.90 s, Dirichlet
-1.73 s, shards 1.91 s, after 2.0 s of imports (it needs `datasets`); here MEASURED.
+1.73 s, shards 1.91 s, after 2.0 s of imports (it needs `datasets`); here 0.001, 0.005 and 0.004 s.
+A copy of 64 features a record adds 0.35 s and 1 ms a site there, and nothing here.
 
 Shapes: n records, k sites.
 """
@@ -61,8 +62,8 @@ def partition_records(
         generator: Where all randomness comes from.
 
     Raises:
-        DataError: There are too few records for the sites, or `MAX_DRAWS` draws of a skewed
-            scheme all left a site with fewer than `min_records`.
+        DataError: There are too few records for the sites, or `MAX_DRAWS` draws of label
+            skew all left a site with fewer than `min_records`.
     """
     sites, least = section.sites or 1, section.min_records
     if sites * least > len(labels):
@@ -158,16 +159,12 @@ def partition_by_quantity(
     min_records: int,
     generator: np.random.Generator,
 ) -> Partition:
-    """Deal shuffled records in amounts drawn from a Dirichlet distribution."""
-
-    def draw() -> NDArray[np.int64]:
-        shares = generator.dirichlet(np.full(sites, alpha))
-        edges = np.rint(np.cumsum(shares) * records).astype(np.int64)
-        edges[-1] = records
-        return np.diff(edges, prepend=0)[None, :]
-
-    counts = _draw_until(draw, min_records=min_records, alpha=alpha)[0]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    """Deal `min_records` to each site and the rest in amounts from a Dirichlet distribution."""
+    spare = records - sites * min_records
+    edges = np.rint(np.cumsum(generator.dirichlet(np.full(sites, alpha))) * spare)
+    edges[-1] = spare
+    offsets = np.zeros(sites + 1, dtype=np.int64)
+    offsets[1:] = edges.astype(np.int64) + min_records * np.arange(1, sites + 1)
     return Partition(generator.permutation(records), offsets)
 
 

@@ -9,8 +9,12 @@ are prepared as the training records were.
   midpoint. Nothing comes from data.
 * `none`: the values themselves.
 
-Categories are one-hot. A missing category has a column of its own where any site has one
-missing, as missingness tells something in clinical data: CHOICE
+Categories are one-hot. A missing category has an output of its own wherever a site has one missing
+(always, where categories are public): a test that was not made tells something. With a bias this
+spans what an all-zero row spans, but weight decay and noise no longer pull it to one category
+(measured: heart disease, logistic regression C = 0.1, 30 seeds, AUC 0.8955 against 0.8951).
+Missing numbers have none, as there it would mostly name the site: three of the four hospitals lack
+`ca` (it would add 0.007).
 
 Shapes: n records, c classes.
 """

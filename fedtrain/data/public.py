@@ -1,11 +1,11 @@
 """What may be known about a data set without looking at a record."""
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 from fedtrain.config import Config
 from fedtrain.data.labels import EXPRESSION_NAMES, parse_expression
-from fedtrain.errors import ConfigError
+from fedtrain.errors import ConfigError, PeerError
 
 # The name by which data.bounds addresses a source whose records are one array: data.bounds.x.
 ARRAY_NAME: Final = "x"
@@ -28,6 +28,24 @@ class PublicConstants:
     label_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
     is_discrete: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the constants as values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "PublicConstants":
+        """Return what `to_json` wrote.
+
+        Raises:
+            PeerError: The tree is not of that form.
+        """
+        try:
+            tuples = ("input_shape", "value_range", "label_names", "columns")
+            values = {key: None if tree[key] is None else tuple(tree[key]) for key in tuples}
+            return cls(**values, is_discrete=bool(tree["is_discrete"]))
+        except (KeyError, TypeError) as error:
+            raise PeerError("a site's public constants cannot be read") from error
 
 
 def apply_config(public: PublicConstants, config: Config) -> PublicConstants:

@@ -41,7 +41,8 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
         raise ConfigError(f"data.preparation = {kind!r} cannot prepare text; set 'none'")
     if data.bounds and kind != "bounds":
         raise ConfigError(
-            f"data.bounds has no effect while data.preparation = {kind!r}; set 'bounds' or remove it"
+            f"data.bounds has no effect while data.preparation = {kind!r}; set 'bounds', or remove"
+            " data.bounds"
         )
     _verify_names(config, public)
     private = config.privacy.unit == "record"

@@ -3,9 +3,7 @@
 Shapes: n records of a site, d features.
 """
 
-import logging
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.config import Config
-from fedtrain.data.columns import Category, Table
+from fedtrain.data.checks import verify_columns, verify_records, warn_of_poor_sites
+from fedtrain.data.columns import Table
 from fedtrain.data.fingerprint import compute_fingerprint
-from fedtrain.data.frames import suggest_name
 from fedtrain.data.partition import Partition, partition_natural, partition_records
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.public import PublicConstants, apply_config
-from fedtrain.data.records import Features, Records, find_infinite, take_features
+from fedtrain.data.records import Features, Records, take_features
 from fedtrain.data.requirements import verify_preparation
 from fedtrain.data.sources import load_records
 from fedtrain.data.splits import SplitIndices, split_records
@@ -27,10 +25,7 @@ from fedtrain.data.statistics import Statistics, compute_statistics
 from fedtrain.errors import ConfigError, DataError
 from fedtrain.seeds import make_numpy_generator
 
-logger = logging.getLogger("fedtrain.data")
-
 CACHE_BYTES: Final = 512 * 2**20
-_NAMES_IN_A_LINE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -92,11 +87,10 @@ class Shards:
         public = apply_config(records.public, config)
         verify_preparation(config, public)
         records = Records(records.features, records.labels, public, records.sites, records.central)
-        _verify_columns(records)
+        verify_columns(records)
         partition, site_names = _partition(records, config)
-        _verify_sizes(partition, site_names, config.partition.min_records)
-        _verify_values(records, partition, site_names)
-        _warn_of_poor_sites(records.labels, partition, site_names, config)
+        verify_records(records, partition, site_names, min_records=config.partition.min_records)
+        warn_of_poor_sites(records.labels, partition, site_names, config=config)
         return cls(config, records, partition=partition, site_names=site_names)
 
     def __len__(self) -> int:
@@ -213,68 +207,3 @@ def _partition(records: Records, config: Config) -> tuple[Partition, tuple[str, 
     partition = partition_records(records.labels.codes, section, generator=generator)
     width = max(2, len(str(len(partition) - 1)))
     return partition, tuple(f"site-{site:0{width}d}" for site in range(len(partition)))
-
-
-def _verify_columns(records: Records) -> None:
-    if isinstance(records.features, Table):
-        for name in records.public.columns or ():
-            if name not in records.features.columns:
-                raise DataError(
-                    f"data.columns: there is no column {name!r};"
-                    f" {suggest_name(name, records.features.columns)}"
-                )
-
-
-def _verify_sizes(partition: Partition, names: tuple[str, ...], min_records: int) -> None:
-    sizes = partition.count_records()
-    smallest = int(np.argmin(sizes))
-    if sizes[smallest] == 0:
-        raise DataError(f"site {names[smallest]!r} has no rows with a label; fill or remove it")
-    if sizes[smallest] < min_records:
-        raise DataError(
-            f"site {names[smallest]!r} has fewer records than partition.min_records ="
-            f" {min_records}; lower that or remove the site"
-        )
-
-
-def _verify_values(records: Records, partition: Partition, names: tuple[str, ...]) -> None:
-    found = find_infinite(records.features)
-    if found is not None:
-        site = names[int(partition.compute_sites()[found[0]])]
-        raise DataError(
-            f"site {site!r}: {found[1]} holds NaN or infinity; correct or remove those records"
-        )
-    if records.central is not None and (found := find_infinite(records.central[0])):
-        raise DataError(f"central test set: {found[1]} holds NaN or infinity; correct it")
-    known = records.public.label_names
-    if known is None:
-        return
-    unknown = records.labels.recode(known) < 0
-    if unknown.any():
-        row = int(np.argmax(unknown))
-        label = records.labels.names[int(records.labels.codes[row])]
-        raise DataError(
-            f"site {names[int(partition.compute_sites()[row])]!r}: label {label!r} is none of the"
-            f" {len(known)} classes ({', '.join(known[:20])}); correct it or data.classes"
-        )
-
-
-def _warn_of_poor_sites(
-    labels: Category, partition: Partition, names: tuple[str, ...], config: Config
-) -> None:
-    pairs = np.unique(partition.compute_sites() * len(labels.names) + labels.codes)
-    classes = np.bincount(pairs // len(labels.names), minlength=len(names))
-    _warn("one_class", (names[site] for site in np.flatnonzero(classes == 1)))
-    if config.training.sampling == "shuffle":
-        share = 1 - config.data.validation_fraction - config.data.test_fraction
-        small = partition.count_records() * share < config.training.batch_size
-        _warn("fewer_records_than_a_batch", (names[site] for site in np.flatnonzero(small)))
-
-
-def _warn(event: str, sites: Iterable[str]) -> None:
-    """Log one line that names a few of the sites."""
-    every = list(sites)
-    if every:
-        more = len(every) - _NAMES_IN_A_LINE
-        tail = f" and {more} more" if more > 0 else ""
-        logger.warning("event=%s sites=%s%s", event, ",".join(every[:_NAMES_IN_A_LINE]), tail)

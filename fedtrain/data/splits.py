@@ -64,7 +64,7 @@ def _allot(
 ) -> NDArray[np.int64]:
     """Return how many records of each class a split takes: largest remainders, within `spare`."""
     quota = counts * fraction
-    allotted = np.minimum(np.floor(quota).astype(np.int64), spare)
+    allotted: NDArray[np.int64] = np.minimum(np.floor(quota).astype(np.int64), spare)
     wanted = round(float(counts.sum()) * fraction) - int(allotted.sum())
     while wanted > 0 and (open_ := np.flatnonzero(allotted < spare)).size:
         nearest = np.argsort((allotted - quota)[open_], kind="stable")[:wanted]

@@ -147,9 +147,7 @@ def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tupl
         if name == label:
             raise ConfigError(f"data.columns holds the label column {name!r}; remove it")
         if name not in rest:
-            raise DataError(
-                f"data.columns: there is no column {name!r}; {suggest_name(name, rest)}"
-            )
+            raise DataError(f"data.columns names no column {name!r}; {suggest_name(name, rest)}")
     if not rest:
         raise DataError(f"there is no column but the label {label!r}; add feature columns")
     return data.columns or tuple(rest)

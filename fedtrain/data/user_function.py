@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedtrain.data.array_files import encode_labels
 from fedtrain.data.columns import Category
 from fedtrain.data.public import PublicConstants
-from fedtrain.data.records import Records
+from fedtrain.data.records import Records, check_arrays
 from fedtrain.errors import ConfigError, DataError
 
 
@@ -94,11 +94,11 @@ def _join_sites(sites: dict[str, object], reference: str) -> Records:
     if not sites:
         raise DataError(f"{reference} returned no site; return at least one")
     pairs = [_read_pair(pair, f"{reference} ({name})") for name, pair in sites.items()]
-    for name, (features, labels) in zip(sites, pairs, strict=True):
-        encode_labels(features, labels, f"{reference} ({name})")
-        if features.shape[1:] != pairs[0][0].shape[1:]:
+    for name, pair in zip(sites, pairs, strict=True):
+        check_arrays(*pair, f"{reference} ({name})")
+        if pair[0].shape[1:] != pairs[0][0].shape[1:]:
             raise DataError(
-                f"{reference} ({name}): records have shape {features.shape[1:]}, others"
+                f"{reference} ({name}): records have shape {pair[0].shape[1:]}, others"
                 f" {pairs[0][0].shape[1:]}; return one shape"
             )
     features = np.concatenate([pair[0] for pair in pairs])
