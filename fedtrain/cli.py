@@ -13,6 +13,7 @@ import argparse
 import difflib
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -168,13 +169,17 @@ def _guard(function: Callable[[], int], *, debug: bool) -> int:
 
 
 def _is_stdout_closed() -> bool:
-    """Say whether nobody reads standard output; if so, discard what is left of it."""
+    """Say whether nobody reads standard output any more; if so, discard what is left of it."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        number = sys.stdout.fileno()
+    except OSError:  # not a file
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def _print_error(message: str) -> None:

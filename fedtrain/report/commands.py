@@ -126,9 +126,10 @@ def _run_config(args: argparse.Namespace) -> int:
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
         sys.stdout.write(json.dumps(schema | Config.model_json_schema(), indent=2) + "\n")
         return 0
+    config = load_config(find_scenario(args.file), args.overrides)
     from fedtrain.plan import resolve
 
-    config = resolve(load_config(find_scenario(args.file), args.overrides))
+    config = resolve(config)
     sys.stdout.write(f'{to_toml(config)}\n# digest = "{compute_digest(config)}"\n')
     return 0
 

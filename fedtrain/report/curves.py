@@ -155,7 +155,7 @@ def _draw_spent(
 ) -> None:
     points = _get_points(metrics, "epsilon")
     _plot(axes, points, color=BLUE)
-    axes.set_ylim(0, max(points[-1][1], target_epsilon or 0) * 1.15)
+    axes.set_ylim(0, 1.15 * max(points[-1][1], target_epsilon or 0) or 1)
     if target_epsilon is not None:
         axes.axhline(target_epsilon, color=ORANGE, linestyle="--", linewidth=1.2)
         text = f"target of the whole run: {target_epsilon:g}"
@@ -184,7 +184,7 @@ def _draw_utility_by_epsilon(axes: Axes, metrics: Sequence[dict[str, Any]]) -> N
             _plot(axes, points, color=colour, linestyle=dashes)
             ends.append((points[-1], label, colour))
     if ends:
-        axes.set_xlim(0, 1.05 * max(x for (x, _), _, _ in ends))
+        axes.set_xlim(0, 1.05 * max(x for (x, _), _, _ in ends) or 1)
         _limit_share(axes)
         label_ends(axes, ends)
     else:
@@ -211,7 +211,7 @@ def _draw_paths(axes: Axes, runs: Sequence[Run], key: str) -> None:
         elif last is not None:
             axes.axhline(last, linewidth=1.2, color=style["color"], linestyle=(0, (1, 2)))
             ends.append(((1.05 * highest, last), "no privacy", style["color"]))
-    axes.set_xlim(0, 1.05 * highest)
+    axes.set_xlim(0, 1.05 * highest or 1)
     label_ends(axes, ends)
 
 

@@ -1,0 +1,91 @@
+"""A run's summary: facts, results, rounds, sites."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from fedtrain.report.run import load_run
+from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
+from fedtrain.report.tables import make_console
+
+MakeRun = Callable[..., Path]
+
+
+def render(what: RenderableType) -> str:
+    file = io.StringIO()
+    make_console(file).print(what)
+    return file.getvalue()
+
+
+def test_summary_says_what_ran_and_how_it_ended(make_run: MakeRun) -> None:
+    text = render(render_summary(load_run(make_run("study"))))
+    for part in ("study", "finished after 30 of 30 rounds", "sklearn:digits", "mlp", "FedAvg"):
+        assert part in text
+    assert "test accuracy        0.9395" in text
+    assert "round 28, best by validation loss" in text
+    assert "No differential privacy" in text
+
+
+def test_stopped_run_says_why_and_how_to_go_on(make_run: MakeRun) -> None:
+    path = make_run(rounds=3, state={"status": "stopped", "reason": "interrupted"})
+    text = render(render_summary(load_run(path)))
+    assert "stopped after 3 of 30 rounds: interrupted" in text
+    assert "to go on  fedtrain simulate " in text
+    assert "--resume" in text
+
+
+def test_run_without_rounds_still_prints(make_run: MakeRun) -> None:
+    path = make_run(rounds=0)
+    (path / "sites.json").unlink()
+    run = load_run(path)
+    text = render(render_summary(run)) + render(render_rounds(run)) + render(render_sites(run))
+    assert "after 0 of 30 rounds" in text
+    assert "no evaluation at the sites yet" in text
+
+
+def test_rounds_are_thinned_with_ends_and_best(make_run: MakeRun) -> None:
+    run = load_run(make_run(rounds=200))
+    text = render(render_rounds(run))
+    assert "of 200 shown" in text
+    shown = [line.split()[0] for line in text.splitlines() if line[:7].strip().isdigit()]
+    assert {"1", "200"} <= set(shown)
+    assert "198 *" in text
+    assert len(text.splitlines()) < 30
+    assert len(render(render_rounds(run, limit=None)).splitlines()) > 200
+
+
+def test_rounds_keep_every_column_within_100(make_run: MakeRun) -> None:
+    text = render(render_rounds(load_run(make_run(private=True))))
+    assert "…" not in text
+    assert "9 of 10" in text
+    assert " round " in text
+    assert " seconds" in text
+
+
+def test_many_sites_show_those_with_least_accuracy(make_run: MakeRun) -> None:
+    run = load_run(make_run(sites=1000))
+    text = render(render_sites(run))
+    assert "the 30 of 1000 with least accuracy" in text
+    assert "site-999" in text
+    assert "site-0 " not in text
+
+
+def test_site_without_metrics_is_shown(make_run: MakeRun) -> None:
+    path = make_run()
+    (path / "sites.json").write_text('[{"site": "north", "rounds": 0, "epsilon": null}]')
+    assert "north" in render(render_sites(load_run(path)))
+
+
+def test_summary_as_json_is_strict_and_whole(make_run: MakeRun) -> None:
+    path = make_run(private=True, rounds=2)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 2, "train_loss": NaN, "epsilon": 2.5, "delta": 1e-5}\n')
+    summary = json.loads(json.dumps(build_summary(load_run(path)), allow_nan=False))
+    assert summary["metrics"][-1]["train_loss"] is None
+    assert summary["state"]["status"] == "finished"
+    assert len(summary["sites"]) == 4
+    assert summary["privacy"]["epsilon"] == 2.5
+    assert summary["privacy"]["neighbouring_relation"] == "add_remove"
