@@ -71,8 +71,8 @@ def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
     rows = [_format_round(run.metrics[index], best) for index in chosen]
     shown = "" if len(chosen) == len(numbers) else f", {len(chosen)} of {len(numbers)} shown"
     title = f"By round{shown}" + (" (* the best by validation loss)" if keep else "")
-    names = [label_metric(key).replace(" ", "\n") for key in ROUND_KEYS]
-    headers = ("round", *names, "epsilon", "sites", "seconds")
+    names = [_shorten_label(key) for key in ROUND_KEYS]
+    headers = ("round", *names, "epsilon", "sites", "sec.")  # fits 80 columns
     return make_table(headers, rows, title=title, texts=0)
 
 
@@ -126,9 +126,7 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
     partition = run.config.get("partition", {})
     facts = [("run", run.name), ("status", _describe_progress(run))]
     if run.status in ("stopped", "failed", "killed"):
-        facts.append(
-            ("to go on", f"fedtrain simulate {run.path / 'config.toml'} --resume {run.path}")
-        )
+        facts.append(("to go on", f"fedtrain simulate --resume {run.path}"))
     sites = run.state.get("sites", partition.get("sites"))
     facts += [
         ("data", f"{config['data'].get('source', NOTHING)}, {partition.get('scheme', NOTHING)}"),
@@ -195,7 +193,7 @@ def _format_round(line: dict[str, Any], best: int | None) -> list[str]:
         f"{number} *" if number == best else str(number),
         *(_format_metric(line.get(key)) for key in ROUND_KEYS),
         _format_spent(line.get("epsilon")),
-        NOTHING if cohort is None else f"{survivors} of {cohort}",
+        NOTHING if cohort is None else f"{survivors}/{cohort}",
         NOTHING if line.get("seconds") is None else f"{line['seconds']:.2f}",
     ]
 
@@ -227,6 +225,12 @@ def _rank_site(site: dict[str, Any]) -> tuple[float, str]:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= MAX_FACT else f"{text[: MAX_FACT - 3]}..."
+
+
+def _shorten_label(key: str) -> str:
+    """Return a metric's name on two short lines."""
+    label = label_metric(key).replace("validation", "val.").replace("accuracy", "acc.")
+    return label.replace(" ", "\n")
 
 
 def _drop_infinities(value: Any) -> Any:

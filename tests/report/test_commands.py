@@ -60,10 +60,10 @@ def test_config_prints_the_resolved_config_with_its_digest(capsys: Capture) -> N
 
 
 def test_config_of_a_resolved_config_is_itself(folder: Path, capsys: Capture) -> None:
-    main(["config", "base.toml"])
+    assert main(["config", "base.toml"]) == 0
     first = capsys.readouterr().out
     (folder / "resolved.toml").write_text(first)
-    main(["config", "resolved.toml"])
+    assert main(["config", "resolved.toml"]) == 0
     assert capsys.readouterr().out == first
 
 

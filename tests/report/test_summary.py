@@ -33,8 +33,7 @@ def test_stopped_run_says_why_and_how_to_go_on(make_run: MakeRun) -> None:
     path = make_run(rounds=3, state={"status": "stopped", "reason": "interrupted"})
     text = render(render_summary(load_run(path)))
     assert "stopped after 3 of 30 rounds: interrupted" in text
-    assert "to go on  fedtrain simulate " in text
-    assert "--resume" in text
+    assert "to go on  fedtrain simulate --resume" in text
 
 
 def test_run_without_rounds_still_prints(make_run: MakeRun) -> None:
@@ -57,12 +56,10 @@ def test_rounds_are_thinned_with_ends_and_best(make_run: MakeRun) -> None:
     assert len(render(render_rounds(run, limit=None)).splitlines()) > 200
 
 
-def test_rounds_keep_every_column_within_100(make_run: MakeRun) -> None:
+def test_rounds_keep_every_column_within_80(make_run: MakeRun) -> None:
     text = render(render_rounds(load_run(make_run(private=True))))
-    assert "…" not in text
-    assert "9 of 10" in text
-    assert " round " in text
-    assert " seconds" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "9/10" in text
 
 
 def test_many_sites_show_those_with_least_accuracy(make_run: MakeRun) -> None:
