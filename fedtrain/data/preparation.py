@@ -154,7 +154,8 @@ class Preparation:
             )
         if self.is_discrete:
             return np.ascontiguousarray(features, dtype=np.int64)
-        values = np.array(features, dtype=np.float32, order="C")
+        with np.errstate(over="ignore"):  # infinite then, and refused by the caller
+            values = np.array(features, dtype=np.float32, order="C")
         if self.kind == "none":
             return values
         shape = _broadcast_shape(len(self.center), self.input_shape)
@@ -174,7 +175,7 @@ class Preparation:
         kinds: dict[str, Kind] = {
             c.name: "numeric" if isinstance(c, NumericColumn) else "category" for c in known
         }
-        return build_table(clean_frame(frame.select(kinds), self.missing), kinds, rules)
+        return build_table(clean_frame(frame.select(list(kinds)), self.missing), kinds, rules)
 
 
 def fit_preparation(

@@ -77,6 +77,8 @@ def _verify_names(config: Config, public: PublicConstants) -> None:
                     f"data.{key} names {name!r}, which is no feature column;"
                     f" {suggest_name(name, known)}"
                 )
+    if data.columns is not None and len(set(data.columns)) < len(data.columns):
+        raise ConfigError("data.columns names a column twice; keep one")
     for name in data.bounds:
         if name in data.categories or name in data.categorical:
             raise ConfigError(f"column {name!r} has bounds and categories; keep one")

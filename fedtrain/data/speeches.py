@@ -71,7 +71,7 @@ def encode_text(text: str) -> NDArray[np.uint8]:
 def _split_by_speaker(text: str) -> dict[str, str]:
     """Return each speaker's speeches, joined; the whole text under '' where there is no speaker."""
     speeches: dict[str, list[str]] = {}
-    for block in re.split(r"\n{2,}", text.replace("\r\n", "\n")):
+    for block in re.split(r"\n{2,}", text.replace("\r\n", "\n").strip("\n")):
         match = _SPEAKER.match(block)
         if match:
             speeches.setdefault(match[1].strip(), []).append(block[match.end() :])

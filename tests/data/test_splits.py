@@ -1,0 +1,63 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedtrain.data.splits import SplitIndices, split_records
+
+labels_of_a_site = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
+
+
+def split(labels: np.ndarray, seed: int = 0, validation: float = 0.1, test: float = 0.2):
+    return split_records(
+        labels,
+        np.random.default_rng(seed),
+        validation_fraction=validation,
+        test_fraction=test,
+    )
+
+
+def join(splits: SplitIndices) -> list[int]:
+    return sorted([*splits.train, *splits.validation, *splits.test])
+
+
+@given(labels=labels_of_a_site, seed=st.integers(0, 99))
+def test_split_has_every_record_exactly_once(labels, seed):
+    assert join(split(labels, seed)) == list(range(len(labels)))
+
+
+@given(
+    labels=labels_of_a_site, fractions=st.tuples(st.floats(0, 0.5), st.floats(0, 0.49)).map(sorted)
+)
+def test_split_trains_on_every_class(labels, fractions):
+    train = split(labels, validation=fractions[0], test=fractions[1]).train
+    assert set(labels[train]) == set(labels)
+
+
+@given(labels=labels_of_a_site)
+def test_split_is_stratified_to_one_record(labels):
+    test = labels[split(labels).test]
+    for label in set(labels):
+        count = (labels == label).sum()
+        assert abs((test == label).sum() - 0.2 * count) <= max(1, 0.2 * count)
+
+
+def test_split_sizes_are_the_rounded_fractions():
+    splits = split(np.arange(100) % 7)
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [70, 10, 20]
+
+
+def test_split_of_small_classes_still_fills_the_test_set():
+    splits = split(np.repeat(np.arange(10), 4))  # 0.8 of a record a class
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [28, 4, 8]
+
+
+def test_split_follows_its_generator():
+    labels = np.arange(60) % 3
+    assert split(labels, 1).test.tolist() == split(labels, 1).test.tolist()
+    assert split(labels, 1).test.tolist() != split(labels, 2).test.tolist()
+
+
+def test_split_without_fractions_trains_on_everything():
+    splits = split(np.array([0, 0, 1]), validation=0, test=0)
+    assert splits.train.tolist() == [0, 1, 2]
+    assert len(splits.validation) == len(splits.test) == 0
