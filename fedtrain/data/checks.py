@@ -10,7 +10,7 @@ from fedtrain.config import Config
 from fedtrain.data.columns import Category, Table
 from fedtrain.data.frames import suggest_name
 from fedtrain.data.partition import Partition
-from fedtrain.data.records import Records, find_infinite
+from fedtrain.data.records import Records, find_unusable
 from fedtrain.errors import DataError
 
 logger = logging.getLogger("fedtrain.data")
@@ -61,14 +61,15 @@ def _verify_sizes(partition: Partition, names: tuple[str, ...], min_records: int
 
 
 def _verify_values(records: Records, partition: Partition, names: tuple[str, ...]) -> None:
-    found = find_infinite(records.features)
+    found = find_unusable(records.features)
+    where = names[int(partition.compute_sites()[found[0]])] if found else ""
+    if found is None and records.central is not None:
+        found, where = find_unusable(records.central[0]), "central test set"
     if found is not None:
-        site = names[int(partition.compute_sites()[found[0]])]
         raise DataError(
-            f"site {site!r}: {found[1]} holds NaN or infinity; correct or remove those records"
+            f"site {where!r}: {found[1]} holds NaN, infinity or a number beyond float32; correct"
+            " or remove those records"
         )
-    if records.central is not None and (found := find_infinite(records.central[0])):
-        raise DataError(f"central test set: {found[1]} holds NaN or infinity; correct it")
     known = records.public.label_names
     if known is None:
         return

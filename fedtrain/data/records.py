@@ -4,7 +4,7 @@ Shapes: n records, each an array of `input_shape` or a row of a table.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from fedtrain.data.public import PublicConstants
 from fedtrain.errors import DataError
 
 Features = NDArray[Any] | Table
+LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def take_features(features: Features, indices: NDArray[np.int64]) -> Features:
     return features.take(indices) if isinstance(features, Table) else features[indices]
 
 
-def find_infinite(features: Features) -> tuple[int, str] | None:
-    """Find a value that no preparation can take.
+def find_unusable(features: Features) -> tuple[int, str] | None:
+    """Find a value that no preparation can take: NaN, infinite, or beyond float32.
 
     Args:
         features: Rows; NaN means 'no value' in a table and is an error in an array.
@@ -54,18 +55,16 @@ def find_infinite(features: Features) -> tuple[int, str] | None:
     """
     if isinstance(features, Table):
         for name, column in features.columns.items():
-            if isinstance(column, Numeric) and np.isinf(column.values).any():
-                return int(np.argmax(np.isinf(column.values))), f"column {name!r}"
+            if isinstance(column, Numeric):
+                wrong = np.abs(column.values) > LARGEST
+                if wrong.any():
+                    return int(np.argmax(wrong)), f"column {name!r}"
         return None
-    if features.dtype.kind != "f":
+    if features.dtype.kind != "f" or not features.size:
         return None
-    with np.errstate(invalid="ignore"):  # inf - inf; the sum is finite only if every value is
-        if np.isfinite(features.sum(dtype=np.float64)):
-            return None
-    wrong = np.argwhere(~np.isfinite(features))
-    if not len(wrong):
+    if features.min() >= -LARGEST and features.max() <= LARGEST:  # NaN fails both
         return None
-    row, *index = wrong[0].tolist()
+    row, *index = np.argwhere(~(np.abs(features) <= LARGEST))[0].tolist()
     return row, f"feature index {index[0] if len(index) == 1 else tuple(index)}"
 
 

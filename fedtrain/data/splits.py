@@ -40,8 +40,9 @@ def split_records(
         test_fraction: Share wanted for test.
 
     Returns:
-        The splits. Every class keeps a training record, so one that occurs once is never tested.
-        A split has `round(n * fraction)` records unless that rule leaves too few.
+        The splits. A split takes each class's share rounded down or up, so that it has
+        `round(n * fraction)` records in all. But every class keeps a training record (one that
+        occurs once is never tested), which may leave a split with fewer.
     """
     counts = np.bincount(labels)
     spare = np.maximum(counts - 1, 0)  # what each class can give away
@@ -66,8 +67,7 @@ def _allot(
     quota = counts * fraction
     allotted: NDArray[np.int64] = np.minimum(np.floor(quota).astype(np.int64), spare)
     wanted = round(float(counts.sum()) * fraction) - int(allotted.sum())
-    while wanted > 0 and (open_ := np.flatnonzero(allotted < spare)).size:
-        nearest = np.argsort((allotted - quota)[open_], kind="stable")[:wanted]
-        allotted[open_[nearest]] += 1
-        wanted -= len(nearest)
+    open_ = np.flatnonzero((allotted < spare) & (allotted < quota))
+    nearest = np.argsort((allotted - quota)[open_], kind="stable")[: max(wanted, 0)]
+    allotted[open_[nearest]] += 1
     return allotted

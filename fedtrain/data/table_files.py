@@ -79,6 +79,10 @@ def read_table(path: Path) -> pl.DataFrame:
             # A short row ends in a missing value: only then look for one.
             if frame.width > 1 and frame[:, -1].null_count():
                 _verify_even(path)
+    for name in frame.columns:
+        original, marked, _ = name.rpartition("_duplicated_")
+        if marked and original in frame.columns:
+            raise DataError(f"{path.name} has two columns {original!r}; rename or remove one")
     if not frame.height:
         raise DataError(f"{path.name} has a header and no rows; remove it or fill it")
     return frame
@@ -203,6 +207,12 @@ def _encode_labels(
     labels: pl.Series, expression: LabelExpression | None, classes: tuple[str, ...] | None
 ) -> Category:
     if expression is None:
+        numbers = labels.cast(pl.Float64, strict=False)
+        if (numbers != numbers.round()).any():
+            raise DataError(
+                f"label column {labels.name!r} holds fractions, which are no classes; compare it,"
+                f" e.g. data.label = '{labels.name} > 0'"
+            )
         return encode_categories(labels)
     codes = labels.cast(pl.Int32).to_numpy()
     return Category(codes, classes or EXPRESSION_NAMES)

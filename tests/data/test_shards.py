@@ -124,13 +124,14 @@ def test_thousand_sites_share_the_raw_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "where"), [(np.nan, "feature index 1"), (np.inf, "feature index 1")]
+    ("wrong", "where"),
+    [(np.nan, "feature index 1"), (-np.inf, "feature index 1"), (1e300, "feature index 1")],
 )
 def test_value_that_is_not_finite_is_refused_by_site_and_feature(tmp_path, wrong, where):
     x = np.zeros((6, 2))
     x[4, 1] = wrong
     config = make_config(write_npz(tmp_path, x, [*"aaabbb"], [0, 1] * 3), NATURAL)
-    with pytest.raises(DataError, match=rf"site 'b': {where} holds NaN or infinity"):
+    with pytest.raises(DataError, match=rf"site 'b': {where} holds NaN, infinity"):
         Shards.open(config)
 
 
@@ -138,7 +139,7 @@ def test_infinite_number_in_a_table_is_refused_by_site_and_column(tmp_path):
     (tmp_path / "a.csv").write_text("v,y\n1,0\n")
     (tmp_path / "b.csv").write_text("v,y\ninf,0\n")
     config = make_config({"source": "csv", "path": str(tmp_path), "label": "y"}, NATURAL)
-    with pytest.raises(DataError, match="site 'b': column 'v' holds NaN or infinity"):
+    with pytest.raises(DataError, match="site 'b': column 'v' holds NaN, infinity"):
         Shards.open(config)
 
 

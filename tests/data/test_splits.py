@@ -37,8 +37,8 @@ def test_split_trains_on_every_class(labels, fractions):
 def test_split_is_stratified_to_one_record(labels):
     test = labels[split(labels).test]
     for label in set(labels):
-        count = (labels == label).sum()
-        assert abs((test == label).sum() - 0.2 * count) <= max(1, 0.2 * count)
+        count = int((labels == label).sum())
+        assert min(int(0.2 * count), count - 1) <= (test == label).sum() <= np.ceil(0.2 * count)
 
 
 def test_split_sizes_are_the_rounded_fractions():

@@ -135,6 +135,8 @@ def test_sites_that_disagree_on_a_kind_are_refused_unless_pooled(tmp_path):
         ("a,z\n1,0\n", "label column 'y' does not exist; did you mean|known here: a, z"),
         ("a,y\n1,?\n", "'y' has no value in any row"),
         ("y\n1\n", "no column but the label"),
+        ("a,a,y\n1,2,0\n", "has two columns 'a'"),
+        ("a,y\n1,0.5\n", r"'y' holds fractions.*data\.label = 'y > 0'"),
     ],
 )
 def test_csv_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, message):
