@@ -241,7 +241,10 @@ def _fit_array(
 def _fit_columns(
     total: Statistics | None, config: Config, public: PublicConstants, kind: PreparationKind
 ) -> tuple[NumericColumn | CategoryColumn, ...]:
-    names = public.columns or tuple(total.missing if total else ())
+    names = public.columns or ()
+    if config.data.columns is None and total is not None:
+        # A process that sees one site may not know the columns that only others have.
+        names = (*names, *(name for name in total.missing if name not in names))
     fitted = [_fit_column(name, total, config, kind) for name in names]
     return tuple(column for column in fitted if column is not None)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sklearn import datasets
 
 from fedtrain.config import Config
 from fedtrain.data.array_files import load_idx, load_npz
@@ -95,7 +94,9 @@ def _resolve_path(source: str, text: str | None) -> Path:
 
 
 def _load_digits() -> Records:
-    digits = datasets.load_digits()
+    from sklearn.datasets import load_digits  # 0.9 s and 150 MiB, which only this source needs
+
+    digits = load_digits()
     names = tuple(str(name) for name in range(10))
     return Records(
         features=digits.images.astype(np.uint8)[:, None],
@@ -105,7 +106,9 @@ def _load_digits() -> Records:
 
 
 def _load_breast_cancer() -> Records:
-    data = datasets.load_breast_cancer()
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
     names = tuple(str(name) for name in data.feature_names)
     columns = {name: Numeric(data.data[:, i].copy()) for i, name in enumerate(names)}
     classes = tuple(str(name) for name in data.target_names)

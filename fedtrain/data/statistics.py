@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedtrain.data.columns import Category, Numeric, Table
 from fedtrain.data.public import ARRAY_NAME
 from fedtrain.data.records import Features
-from fedtrain.errors import DataError
+from fedtrain.errors import DataError, PeerError
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,26 @@ class Statistics:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "Statistics":
-        """Return the statistics that `to_json` wrote."""
-        shape = tree["input_shape"]
-        return cls(
-            records=tree["records"],
-            input_shape=None if shape is None else tuple(shape),
-            numeric={
-                name: Moments(count, tuple(total), tuple(squares))
-                for name, (count, total, squares) in tree["numeric"].items()
-            },
-            categories=tree["categories"],
-            missing=tree["missing"],
-            labels=tree["labels"],
-        )
+        """Return the statistics that `to_json` wrote.
+
+        Raises:
+            PeerError: The tree is not of that form.
+        """
+        try:
+            shape = tree["input_shape"]
+            return cls(
+                records=int(tree["records"]),
+                input_shape=None if shape is None else tuple(shape),
+                numeric={
+                    name: Moments(float(count), tuple(total), tuple(squares))
+                    for name, (count, total, squares) in tree["numeric"].items()
+                },
+                categories={name: dict(counts) for name, counts in tree["categories"].items()},
+                missing=dict(tree["missing"]),
+                labels=dict(tree["labels"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PeerError("a site's statistics cannot be read; run the same version") from error
 
 
 def compute_statistics(features: Features, labels: Category) -> Statistics:

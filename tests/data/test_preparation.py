@@ -142,6 +142,20 @@ def test_frame_without_a_column_counts_it_as_missing():
         preparation.apply_features(pl.DataFrame({"other": ["40"]}))
 
 
+def test_columns_of_other_sites_alone_are_prepared_too():
+    statistics = [compute_statistics(make_table(), LABELS)]
+    preparation = fit_preparation(statistics, make_config(), PublicConstants(columns=("sex",)))
+    assert [column.name for column in preparation.columns] == ["sex", "age"]
+
+
+@pytest.mark.parametrize(
+    "public",
+    [TABLE, PublicConstants((1, 8, 8), (0.0, 16.0), ("0", "1")), PublicConstants(is_discrete=True)],
+)
+def test_public_constants_survive_json(public):
+    assert PublicConstants.from_json(json.loads(json.dumps(public.to_json()))) == public
+
+
 def test_unknown_category_is_all_zero():
     preparation = fit(make_config(), make_table())
     frame = pl.DataFrame({"age": ["40"], "sex": ["x"]})

@@ -123,15 +123,12 @@ def test_thousand_sites_share_the_raw_data(tmp_path):
     assert all(count(shards.load(site, preparation)) == 60 for site in range(0, 1000, 97))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "where"),
-    [(np.nan, "feature index 1"), (-np.inf, "feature index 1"), (1e300, "feature index 1")],
-)
-def test_value_that_is_not_finite_is_refused_by_site_and_feature(tmp_path, wrong, where):
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf, 1e300])
+def test_value_that_is_not_finite_is_refused_by_site_and_feature(tmp_path, wrong):
     x = np.zeros((6, 2))
     x[4, 1] = wrong
     config = make_config(write_npz(tmp_path, x, [*"aaabbb"], [0, 1] * 3), NATURAL)
-    with pytest.raises(DataError, match=rf"site 'b': {where} holds NaN, infinity"):
+    with pytest.raises(DataError, match=r"site 'b': feature index 1 holds NaN, infinity"):
         Shards.open(config)
 
 

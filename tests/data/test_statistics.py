@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedtrain.data.columns import Category, Numeric, Table
 from fedtrain.data.statistics import Statistics, compute_statistics, sum_statistics
-from fedtrain.errors import DataError
+from fedtrain.errors import DataError, PeerError
 
 numbers = st.one_of(st.just(np.nan), st.floats(-1e3, 1e3))
 rows = st.lists(
@@ -49,6 +49,14 @@ def test_statistics_of_parts_add_up_to_the_whole(rows, data):
 def test_statistics_survive_json(rows):
     statistics = compute_statistics(*build(rows))
     assert Statistics.from_json(json.loads(json.dumps(statistics.to_json()))) == statistics
+
+
+@pytest.mark.parametrize(
+    "tree", [{}, {"input_shape": None, "records": "x"}, {"input_shape": None, "records": 1}]
+)
+def test_statistics_of_another_form_are_refused(tree):
+    with pytest.raises(PeerError, match="statistics cannot be read"):
+        Statistics.from_json(tree)
 
 
 def test_images_are_summed_by_channel():
