@@ -114,6 +114,13 @@ class DataSection(Section):
     image_size: tuple[int, int] | None = Field(
         None, description="images: height and width to resize to."
     )
+    central_test: bool | None = Field(
+        None,
+        description=(
+            "Test at the coordinator on the source's own test set; default: where the source is"
+            " idx."
+        ),
+    )
     validation_fraction: float = Field(
         0.1,
         ge=0,

@@ -1,0 +1,37 @@
+"""The one module of the site that knows how Flower stores arrays."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Error, Message
+from numpy.typing import NDArray
+
+from fedtrain.errors import PeerError
+from fedtrain.params import Vector
+from fedtrain.protocol import ARRAYS, PARAMETERS
+
+
+def read_parameters(message: Message) -> Vector:
+    """Return the flat vector `(d,)` of a message.
+
+    Raises:
+        PeerError: It is missing or not one float32 vector.
+    """
+    record = message.content.array_records.get(ARRAYS)
+    array = record.get(PARAMETERS) if record is not None else None
+    if array is None or array.dtype != "float32" or len(array.shape) != 1:
+        raise PeerError(
+            f"a train or evaluate message needs one float32 vector '{PARAMETERS}' in '{ARRAYS}'"
+        )
+    vector: Vector = array.numpy()
+    return vector
+
+
+def to_array_record(arrays: Mapping[str, NDArray[np.float32] | NDArray[np.float64]]) -> ArrayRecord:
+    """Return arrays as a record of a message."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def make_error_reply(message: Message, code: int, reason: str) -> Message:
+    """Return an error reply that carries a public code and text."""
+    return Message(Error(code=code, reason=reason), reply_to=message)

@@ -1,0 +1,81 @@
+"""What a site keeps warm between messages: the config, its data, one model.
+
+In a simulation one process stands for many sites; they share one runtime, so that a thousand sites
+need one copy of the data and one model.
+"""
+
+import json
+from functools import lru_cache
+
+import torch
+
+from fedtrain.config import Config, build_config, compute_digest
+from fedtrain.data.preparation import Preparation
+from fedtrain.data.shards import Shard, Shards
+from fedtrain.errors import PeerError
+from fedtrain.models.registry import build_model
+from fedtrain.plan import RecordPlan, build_record_plan
+from fedtrain.training.local import LocalTrainer
+
+# Runs that one process keeps warm at a time.
+_WARM = 2
+
+
+class Runtime:
+    """One run at this process: its config and data, opened once."""
+
+    def __init__(self, config_text: str, data_path: str) -> None:
+        config = build_config(json.loads(config_text))
+        if data_path:
+            data = config.data.model_copy(update={"path": data_path})
+            config = config.model_copy(update={"data": data})
+        self.config: Config = config
+        self.digest = compute_digest(config)
+        self.plan: RecordPlan | None = build_record_plan(config)
+        self.shards = Shards.open(config)
+        self._fitted: tuple[str, Preparation, LocalTrainer] | None = None
+
+    def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
+        """Return the fitted preparation and the trainer for it, made on first use."""
+        if self._fitted is None or self._fitted[0] != preparation_text:
+            preparation = Preparation.from_json(json.loads(preparation_text))
+            model = build_model(
+                self.config.model,
+                input_shape=preparation.input_shape,
+                classes=len(preparation.label_names),
+                generator=torch.Generator(),
+                input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
+            )
+            self._fitted = (preparation_text, preparation, LocalTrainer(model, self.config))
+        return self._fitted[1:]
+
+    def load(self, site: int, preparation: Preparation) -> Shard:
+        """Return one site's prepared records."""
+        return self.shards.load(site, preparation)
+
+
+@lru_cache(maxsize=_WARM)
+def _open(config_text: str, data_path: str) -> Runtime:
+    return Runtime(config_text, data_path)
+
+
+def open_runtime(config_text: str, config_digest: str, *, data_path: str = "") -> Runtime:
+    """Return the warm runtime of a run, opened on its first message.
+
+    Args:
+        config_text: The resolved config as JSON.
+        config_digest: What the coordinator says its digest is.
+        data_path: The site's own data path; empty: the config's.
+
+    Raises:
+        PeerError: The digest does not belong to the config.
+        ConfigError: The config does not satisfy this version's schema.
+        DataError: The data cannot be opened.
+    """
+    runtime = _open(config_text, data_path)
+    if runtime.digest != config_digest:
+        raise PeerError(
+            f"the config's digest is {runtime.digest[:12]}, the message says"
+            f" {config_digest[:12]}; coordinator and site run different versions"
+        )
+    return runtime

@@ -1,0 +1,65 @@
+"""What coordinator and site call things in the messages that they exchange.
+
+A message holds records by name. Both ends import these names, so that neither imports the other.
+"""
+
+from typing import Final
+
+from fedtrain.errors import (
+    ConfigError,
+    DataError,
+    FedtrainError,
+    PeerError,
+    SiteError,
+)
+
+# Records of a message.
+ARRAYS: Final = "arrays"
+CONFIG: Final = "config"
+METRICS: Final = "metrics"
+RELEASE: Final = "release"
+DESCRIPTION: Final = "description"
+
+# In ARRAYS of a train message and its reply: the flat vector, (d,) float32.
+PARAMETERS: Final = "parameters"
+# In ARRAYS of an evaluate reply: flat metric sums, float64; empty where there are no records.
+VALIDATION_SUMS: Final = "validation-sums"
+TEST_SUMS: Final = "test-sums"
+
+# In CONFIG, from the coordinator.
+CONFIG_TEXT: Final = "config-text"
+CONFIG_DIGEST: Final = "config-digest"
+PREPARATION_TEXT: Final = "preparation-text"
+SERVER_ROUND: Final = "server-round"
+PROXIMAL_MU: Final = "proximal-mu"
+
+# In METRICS of a reply.
+WEIGHT: Final = "num-examples"
+TRAIN_LOSS: Final = "train_loss"
+
+# In RELEASE of a train reply: the site's ledger line.
+LEDGER_LINE: Final = "ledger-line"
+
+# In DESCRIPTION of a query.describe reply.
+SITE_NAME: Final = "site-name"
+SITE_INDEX: Final = "site-index"
+PUBLIC_TEXT: Final = "public-text"
+STATISTICS_TEXT: Final = "statistics-text"
+
+# Codes of error replies: what a site says in public; the details stay in its own log.
+_PUBLIC: Final[dict[type[FedtrainError], tuple[int, str]]] = {
+    ConfigError: (101, "config: the site cannot run this config"),
+    DataError: (102, "data: the site's data cannot be used"),
+    SiteError: (103, "refused: the site's policy or budget does not allow it"),
+    PeerError: (104, "not finite or not fitting: the site has no usable result this round"),
+}
+INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
+NO_ANSWER: Final = (198, "no answer: the site's process ended or was too late")
+
+
+def describe_publicly(error: Exception) -> tuple[int, str]:
+    """Return the code and the public text that a site sends instead of an exception."""
+    for kind, public in _PUBLIC.items():
+        if isinstance(error, kind):
+            return public
+    return INTERNAL_ERROR

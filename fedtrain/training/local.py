@@ -1,0 +1,228 @@
+"""What a site computes in a round: local training and evaluation.
+
+A `LocalTrainer` owns one model and is handed its share of the cohort, one `LocalTask` a site, so
+that a trainer that runs many sites as one batched program can take its place. Each task starts
+from the global model with a fresh optimiser.
+
+Shapes: n records at the site, d the length of the flat parameter vector.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedtrain.config import Config
+from fedtrain.data.shards import Split
+from fedtrain.errors import PeerError
+from fedtrain.params import ModelState, Vector
+from fedtrain.plan import build_record_plan
+from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.metrics import MetricSums, compute_metric_sums
+from fedtrain.training.optimisers import Optimiser, build_optimiser
+
+EVALUATION_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """One site's part of a round.
+
+    Attributes:
+        records: The site's training records.
+        start: Global model, `(d,)`.
+        shuffling: Order of shuffled batches.
+        sampling: Poisson masks; no other draws come from it.
+        noise: Gaussian noise of DP-SGD; no other draws come from it.
+        proximal_mu: FedProx's coefficient; 0 is none.
+    """
+
+    records: Split
+    start: Vector
+    shuffling: torch.Generator = field(repr=False)
+    sampling: SecureGenerator = field(repr=False)
+    noise: SecureGenerator = field(repr=False)
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True)
+class LocalUpdate:
+    """What local training made of a task.
+
+    Attributes:
+        vector: Local model, `(d,)`, finite.
+        train_loss: Mean loss over the records seen, before each step; not protected.
+        steps: Optimiser steps taken.
+    """
+
+    vector: Vector
+    train_loss: float
+    steps: int
+
+
+class LocalTrainer:
+    """Trains and evaluates one model on many sites' records in turn."""
+
+    def __init__(self, model: nn.Module, config: Config, *, private: bool = True) -> None:
+        """Take a model over.
+
+        Args:
+            model: Its parameters are overwritten by every task.
+            config: The resolved config.
+            private: False where only evaluation is wanted, so that nothing is hooked in.
+        """
+        self._model = model
+        self._training = config.training
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._state = ModelState(model)
+        plan = build_record_plan(config) if private else None
+        self._private = None
+        if plan is not None:
+            # Opacus costs 1.3 s to import: only where a run needs it.
+            from fedtrain.training.dp_sgd import PrivateGradients
+
+            self._private = PrivateGradients(model, plan)
+
+    def train(self, tasks: Sequence[LocalTask]) -> Iterator[LocalUpdate | PeerError]:
+        """Train each task from its start; yield its update, or why there is none.
+
+        A loss or parameter that is not finite spoils one task, not the share.
+        """
+        for task in tasks:
+            try:
+                yield self._train_one(task)
+            except PeerError as error:
+                yield error
+
+    def evaluate(self, vector: Vector, records: Split, *, histograms: bool = True) -> MetricSums:
+        """Return the metric sums of a global model `(d,)` over records.
+
+        Raises:
+            PeerError: The model's outputs are not finite.
+        """
+        self._state.write(vector)
+        self._model.eval()
+        total: MetricSums | None = None
+        with torch.no_grad():
+            for features, labels in _split_batches(records, EVALUATION_BATCH):
+                logits = self._model(features)
+                if not bool(torch.isfinite(logits).all()):
+                    raise PeerError("the global model's outputs are not finite at this site")
+                loss_sum = float(functional.cross_entropy(logits, labels, reduction="sum"))
+                sums = compute_metric_sums(logits, labels, loss_sum, histograms=histograms)
+                total = sums if total is None else total + sums
+        if total is None:
+            raise PeerError("there are no records to evaluate on")
+        return total
+
+    def _train_one(self, task: LocalTask) -> LocalUpdate:
+        self._state.write(task.start)
+        self._model.train()
+        optimiser = build_optimiser(self._training, self._parameters)
+        anchor = [p.detach().clone() for p in self._parameters] if task.proximal_mu else []
+        run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
+        loss_sum, seen, steps = run(task, optimiser, anchor)
+        vector = self._state.read()
+        if not np.isfinite(vector).all() or not np.isfinite(loss_sum):
+            raise PeerError(
+                f"local training ended with a loss or a parameter that is not finite after {steps}"
+                " steps; lower training.learning_rate or check the data"
+            )
+        return LocalUpdate(vector, loss_sum / seen if seen else 0.0, steps)
+
+    def _run_shuffled(
+        self, task: LocalTask, optimiser: Optimiser, anchor: list[Tensor]
+    ) -> tuple[float, int, int]:
+        """Take steps over shuffled batches; return the loss sum, records seen and steps."""
+        features = torch.from_numpy(task.records.features)
+        labels = torch.from_numpy(task.records.labels)
+        losses: list[Tensor] = []
+        sizes: list[int] = []
+        for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
+            loss = functional.cross_entropy(self._model(batch_features), batch_labels)
+            gradients = self._differentiate(loss)
+            self._step(optimiser, gradients, task.proximal_mu, anchor)
+            losses.append(loss.detach())
+            sizes.append(len(batch_labels))
+        weights = torch.tensor(sizes, dtype=torch.float64)
+        loss_sum = float(torch.stack(losses).double() @ weights) if losses else 0.0
+        return loss_sum, sum(sizes), len(sizes)
+
+    def _shuffle(
+        self, features: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        size, steps = self._training.batch_size, self._training.local_steps
+        taken, epoch = 0, 0
+        while epoch < (self._training.local_epochs or 1) if steps is None else taken < steps:
+            order = torch.randperm(len(labels), generator=generator)
+            # One gather an epoch; the batches are views.
+            pairs = zip(
+                torch.split(features[order], size), torch.split(labels[order], size), strict=True
+            )
+            for pair in pairs:
+                if steps is not None and taken == steps:
+                    return
+                yield pair
+                taken += 1
+            epoch += 1
+
+    def _run_poisson(
+        self, task: LocalTask, optimiser: Optimiser, anchor: list[Tensor]
+    ) -> tuple[float, int, int]:
+        """Take the plan's steps, each on a Poisson batch, an empty one included."""
+        features = torch.from_numpy(task.records.features)
+        labels = torch.from_numpy(task.records.labels)
+        rate, steps = self._training.sample_rate or 0.0, self._training.local_steps or 0
+        loss_sum, seen = 0.0, 0
+        for _ in range(steps):
+            mask = task.sampling.draw_poisson_mask(len(labels), rate=rate)
+            chosen = torch.from_numpy(np.flatnonzero(mask))
+            gradients, batch_loss = self._compute(features[chosen], labels[chosen], task.noise)
+            self._step(optimiser, gradients, task.proximal_mu, anchor)
+            loss_sum += batch_loss
+            seen += len(chosen)
+        return loss_sum, seen, steps
+
+    def _compute(
+        self, features: Tensor, labels: Tensor, noise: SecureGenerator
+    ) -> tuple[Sequence[Tensor], float]:
+        """Return the gradients of a Poisson batch and the sum of its losses."""
+        if self._private is not None:
+            return self._private.compute(features, labels, noise=noise)
+        if not len(labels):
+            return [torch.zeros_like(p) for p in self._parameters], 0.0
+        divisor = self._training.expected_batch_size or 1.0
+        loss = functional.cross_entropy(self._model(features), labels, reduction="sum")
+        gradients = self._differentiate(loss / divisor)
+        return gradients, float(loss.detach())
+
+    def _differentiate(self, loss: Tensor) -> Sequence[Tensor]:
+        """Return the loss's gradient; zero for parameters that the loss does not use."""
+        return torch.autograd.grad(
+            loss, self._parameters, allow_unused=True, materialize_grads=True
+        )
+
+    def _step(
+        self,
+        optimiser: Optimiser,
+        gradients: Sequence[Tensor],
+        proximal_mu: float,
+        anchor: list[Tensor],
+    ) -> None:
+        if proximal_mu:
+            # FedProx (Li et al. 2018, eq. 2): the gradient of mu/2 |w - w_t|^2. It depends on no
+            # record, so that under DP it is added after the noise.
+            gradients = [
+                g + proximal_mu * (p.detach() - a)
+                for g, p, a in zip(gradients, self._parameters, anchor, strict=True)
+            ]
+        optimiser.step(gradients)
+
+
+def _split_batches(records: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    features = torch.from_numpy(records.features)
+    labels = torch.from_numpy(records.labels)
+    return zip(torch.split(features, size), torch.split(labels, size), strict=True)

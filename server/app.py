@@ -1,0 +1,124 @@
+"""The coordinator's Flower ServerApp: `fedtrain.server.app:app`.
+
+On a SuperLink or the Ray engine the run config names a scenario; the simulate command makes the
+app around a run directory that it opened itself.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedtrain.config import Config, load_config
+from fedtrain.data.shards import Shards
+from fedtrain.errors import ConfigError
+from fedtrain.models.registry import describe_architecture
+from fedtrain.models.saved import save_model
+from fedtrain.params import ModelState, Vector
+from fedtrain.plan import compute_planned_cost, resolve
+from fedtrain.runs import RunDirectory
+from fedtrain.scenarios import find_scenario
+
+from .rounds import Observer, Rounds
+from .setup import Setting, set_up
+
+log = logging.getLogger("fedtrain.server")
+
+
+def make_app(run: RunDirectory | None = None, observer: Observer | None = None) -> ServerApp:
+    """Return a ServerApp.
+
+    Args:
+        run: The run directory to work in; by default one is made from the run config's
+            `scenario` (a name or a file), `set` (overrides, separated by white space) and `out`.
+        observer: Is told how the run goes.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        torch.set_num_threads(1)  # the same sums whatever the machine's number of cores
+        run_federation(grid, run or open_run(context), observer)
+
+    return app
+
+
+def open_run(context: Context) -> RunDirectory:
+    """Make or resume the run directory that a Flower run config asks for.
+
+    Raises:
+        ConfigError: No scenario is named, or it cannot run.
+        RunDirectoryError: The directory cannot be used.
+    """
+    options = context.run_config
+    if "resume" in options:
+        return RunDirectory.resume(Path(str(options["resume"])))
+    if "scenario" not in options:
+        raise ConfigError('the run config names no scenario; add scenario = "digits" or a file')
+    overrides = str(options.get("set", "")).split()
+    config = resolve(load_config(find_scenario(str(options["scenario"])), overrides))
+    path = Path(str(options.get("out") or Path(config.run.directory) / config.run.name))
+    return RunDirectory.create(path, config)
+
+
+def run_federation(grid: Grid, run: RunDirectory, observer: Observer | None = None) -> None:
+    """Run a federation from a run directory's last commit to its end, and write its results.
+
+    Raises:
+        FedtrainError: The run cannot go on; `state.json` says why, and what was committed stays.
+    """
+    config = run.config
+    setting = set_up(grid, config)
+    cost = compute_planned_cost(config)
+    accountant = None if cost is None else cost.accountant
+    run.write_setting(sites=len(setting.members), accountant=accountant)
+    central_test = None
+    if config.data.central_test:
+        central_test = Shards.open(config).load_central_test(setting.preparation)
+    Rounds(grid, run, setting, central_test=central_test, observer=observer).run()
+    write_results(run, setting)
+    run.finish("finished")
+
+
+def write_results(run: RunDirectory, setting: Setting) -> None:
+    """Write the chosen model, the last one beside it where it is another, and the pictures."""
+    last = run.load_checkpoint()["parameters"]
+    best = run.load_best()
+    state = run.state
+    notes = {"last_round": state.round, "best_round": state.best_round}
+    _save(run.path, last if best is None else best, run.config, setting, notes=notes)
+    if best is not None and state.best_round != state.round:
+        (run.path / "last").mkdir(exist_ok=True)
+        _save(run.path / "last", last, run.config, setting, notes=notes)
+    # Matplotlib takes half a second to import: only at the end.
+    from fedtrain.report.curves import draw_curves, draw_privacy
+
+    metrics = run.read_metrics()
+    draw_curves(metrics, run.path / "curves.png", best_round=state.best_round)
+    target = run.config.privacy.target_epsilon
+    draw_privacy(metrics, run.path / "privacy.png", target_epsilon=target)
+
+
+def _save(
+    path: Path, vector: Vector, config: Config, setting: Setting, *, notes: dict[str, int | None]
+) -> None:
+    preparation, model = setting.preparation, setting.model
+    ModelState(model).write(vector)
+    save_model(
+        path,
+        model.state_dict(),
+        architecture=describe_architecture(
+            config.model,
+            input_shape=preparation.input_shape,
+            classes=len(preparation.label_names),
+            input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
+        ),
+        preparation=preparation.to_json(),
+        label_names=preparation.label_names,
+        notes=notes,
+    )
+
+
+app = make_app()

@@ -1,0 +1,152 @@
+"""Replies of a round: checked one by one as they arrive, and folded into their average.
+
+Shapes: d is the length of the flat parameter vector.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from fedtrain.privacy.ledger import LedgerEntry
+from flwr.app import Message, MetricRecord, RecordDict
+
+from fedtrain.errors import AuditError, PeerError
+from fedtrain.params import Vector
+from fedtrain.protocol import (
+    ARRAYS,
+    LEDGER_LINE,
+    METRICS,
+    PARAMETERS,
+    RELEASE,
+    TRAIN_LOSS,
+    WEIGHT,
+)
+
+from .flower import read_array, to_array_record
+
+log = logging.getLogger("fedtrain.server")
+
+# No site counts more records than this; a larger weight would drown all others.
+MAX_WEIGHT = 1e9
+MAX_LEDGER_LINE = 4096
+
+
+@dataclass
+class Tally:
+    """What happened to the replies of a round.
+
+    Attributes:
+        survivors: Sites whose update was usable.
+        dropped: Site name and public reason of the others that answered.
+        entries: What was released, usable or not.
+        bytes_up: Payload of the replies.
+    """
+
+    survivors: int = 0
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
+    bytes_up: int = 0
+
+
+def sift(
+    replies: Iterable[Message], tally: Tally, *, names: dict[int, str], size: int, equal: bool
+) -> Iterator[tuple[Message, Vector]]:
+    """Yield the usable train replies with their vectors; count and log the others.
+
+    Args:
+        replies: Replies as the grid yields them.
+        tally: Filled in while the result is consumed.
+        names: Site name of each node id.
+        size: d.
+        equal: Whether every weight must be 1.
+    """
+    for reply in replies:
+        name = names.get(reply.metadata.src_node_id, "unknown")
+        try:
+            if reply.has_error():
+                raise PeerError(reply.error.reason)
+            # Released, and so spent, even if it proves unusable.
+            tally.entries.append(_read_release(reply, name))
+            vector = _read_update(reply, size=size, equal=equal)
+        except PeerError as error:
+            log.warning("update_dropped site=%s reason=%s", name, error)
+            tally.dropped.append((name, str(error)))
+            continue
+        tally.survivors += 1
+        tally.bytes_up += vector.nbytes
+        yield reply, vector
+
+
+def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | None:
+    """Return one reply that carries the weighted average of all; None where there is none.
+
+    The sum is taken in float64, in the order given: memory is O(d), whatever the cohort.
+    """
+    total = torch.zeros(size, dtype=torch.float64)
+    weights, loss, last = 0.0, 0.0, None
+    for reply, vector in pairs:
+        metrics = reply.content.metric_records[METRICS]
+        weight = _read_scalar(metrics, WEIGHT)
+        total.add_(torch.from_numpy(vector), alpha=weight)
+        weights += weight
+        loss += weight * _read_scalar(metrics, TRAIN_LOSS)
+        last = reply
+    if last is None:
+        return None
+    average: Vector = (total / weights).float().numpy()
+    content = RecordDict(
+        {
+            ARRAYS: to_array_record(average),
+            METRICS: MetricRecord({WEIGHT: weights, TRAIN_LOSS: loss / weights}),
+        }
+    )
+    last.content = content
+    return last
+
+
+def _read_release(reply: Message, name: str) -> LedgerEntry:
+    """Return what a site says that it released; taken out of the reply."""
+    record = reply.content.config_records.get(RELEASE)
+    line = record.get(LEDGER_LINE) if record is not None else None
+    if not isinstance(line, str) or len(line) > MAX_LEDGER_LINE:
+        raise PeerError(f"the reply lacks its ledger line, or it is above {MAX_LEDGER_LINE} bytes")
+    try:
+        entry = LedgerEntry.from_json(line)
+    except AuditError as error:
+        raise PeerError(f"the reply's ledger line cannot be read: {error}") from error
+    if entry.site != name:
+        raise PeerError(f"the reply's ledger line is of site {entry.site!r}")
+    del reply.content[RELEASE]
+    return entry
+
+
+def _read_update(reply: Message, *, size: int, equal: bool) -> Vector:
+    """Return the vector of a reply.
+
+    Raises:
+        PeerError: It, its weight or its loss is missing, not finite, or out of bounds.
+    """
+    content = reply.content
+    if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
+        raise PeerError("a train reply needs one array record and one metric record")
+    vector = read_array(content.array_records[ARRAYS], PARAMETERS, dtype="float32")
+    if vector.shape != (size,):
+        raise PeerError(f"the update has shape {vector.shape}, the model ({size},)")
+    if not np.isfinite(vector).all():
+        raise PeerError("the update is not finite")
+    metrics = content.metric_records[METRICS]
+    weight = _read_scalar(metrics, WEIGHT)
+    _read_scalar(metrics, TRAIN_LOSS)
+    if not 0 < weight <= MAX_WEIGHT or (equal and weight != 1):
+        bound = "equal to 1" if equal else f"above 0 and at most {MAX_WEIGHT:g}"
+        raise PeerError(f"the update's weight is {weight:g}, it must be {bound}")
+    return vector.astype(np.float32, copy=False)
+
+
+def _read_scalar(record: MetricRecord, key: str) -> float:
+    value = record.get(key)
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise PeerError(f"the reply's '{key}' is missing or not finite")
+    return float(value)

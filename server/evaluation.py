@@ -1,0 +1,82 @@
+"""Metrics of the global model, from the sums that sites send.
+
+Shapes: d is the length of the flat parameter vector.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Message
+from numpy.typing import NDArray
+
+from fedtrain.errors import PeerError
+from fedtrain.protocol import ARRAYS, TEST_SUMS, VALIDATION_SUMS
+from fedtrain.training.metrics import MetricSums, compute_metrics
+
+from .flower import read_array
+
+log = logging.getLogger("fedtrain.server")
+
+
+@dataclass
+class Evaluation:
+    """What the sites' answers to an evaluation add up to.
+
+    Attributes:
+        metrics: Flat metrics over all sites, `val_` and `test_` before their names.
+        sites: Each site's own test metrics, by name.
+        bytes_up: Payload of the answers.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    sites: dict[str, dict[str, float]] = field(default_factory=dict)
+    bytes_up: int = 0
+
+
+def collect_evaluation(
+    replies: Iterable[Message], *, names: Mapping[int, str], classes: int
+) -> Evaluation:
+    """Add up the metric sums of all replies; a reply that cannot be read is logged and left out.
+
+    Args:
+        replies: Replies to evaluate messages.
+        names: Site name of each node id.
+        classes: Number of classes.
+    """
+    result = Evaluation()
+    totals: dict[str, MetricSums] = {}
+    for reply in replies:
+        name = names.get(reply.metadata.src_node_id, "unknown")
+        try:
+            parts = _read_sums(reply, classes)
+        except PeerError as error:
+            log.warning("evaluation_dropped site=%s reason=%s", name, error)
+            continue
+        for key, (sums, size) in parts.items():
+            totals[key] = totals[key] + sums if key in totals else sums
+            result.bytes_up += size
+        if TEST_SUMS in parts:
+            own = compute_metrics(parts[TEST_SUMS][0])
+            result.sites[name] = {f"test_{key}": value for key, value in own.items()}
+    for key, prefix in ((VALIDATION_SUMS, "val"), (TEST_SUMS, "test")):
+        if key in totals:
+            metrics = compute_metrics(totals[key])
+            result.metrics |= {f"{prefix}_{name}": value for name, value in metrics.items()}
+    return result
+
+
+def _read_sums(reply: Message, classes: int) -> dict[str, tuple[MetricSums, int]]:
+    if reply.has_error():
+        raise PeerError(reply.error.reason)
+    parts = {}
+    for key in (VALIDATION_SUMS, TEST_SUMS):
+        flat: NDArray[np.float64] = read_array(  # type: ignore[assignment]
+            reply.content.array_records.get(ARRAYS), key, dtype="float64"
+        )
+        if not np.isfinite(flat).all():
+            raise PeerError(f"'{key}' is not finite")
+        if len(flat):
+            parts[key] = (MetricSums.from_flat(flat.tolist(), classes), flat.nbytes)
+    return parts

@@ -1,0 +1,76 @@
+"""The one module of the coordinator that knows Flower's arrays and grids."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from numpy.typing import NDArray
+
+from fedtrain.errors import PeerError
+from fedtrain.params import Vector
+from fedtrain.protocol import PARAMETERS
+
+
+class CohortGrid(Grid):
+    """A grid that shows a strategy this round's cohort and nothing else.
+
+    Flower's strategies draw their sample with the global random generator and wait without end
+    for a number of nodes; shown the cohort alone, they take all of it.
+    """
+
+    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+        self._grid = grid
+        self._node_ids = list(node_ids)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the cohort."""
+        return self._node_ids
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Pass on."""
+        return self._grid.run
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        """Refuse: deprecated in Flower, and no strategy calls it."""
+        raise NotImplementedError("construct a flwr.app.Message instead")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Pass on."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def to_array_record(vector: Vector) -> ArrayRecord:
+    """Return the global model `(d,)` as a record of a message."""
+    return ArrayRecord({PARAMETERS: Array(vector)})
+
+
+def read_array(
+    record: ArrayRecord | None, name: str, *, dtype: str
+) -> NDArray[np.float32] | NDArray[np.float64]:
+    """Return one vector of a reply.
+
+    Raises:
+        PeerError: It is missing or of another type.
+    """
+    array = record.get(name) if record is not None else None
+    if array is None or array.dtype != dtype or len(array.shape) != 1:
+        raise PeerError(f"a reply needs one {dtype} vector '{name}'")
+    vector: NDArray[np.float32] | NDArray[np.float64] = array.numpy()
+    return vector

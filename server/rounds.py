@@ -1,0 +1,265 @@
+"""The round loop, over the public hooks of Flower's strategies.
+
+A round: draw the cohort, train, fold, let the strategy make the next model, evaluate, commit.
+`Strategy.start` is not used: it keeps everything in memory, begins at round 1 always, and calls a
+run without a single reply a success.
+
+Shapes: d is the length of the flat parameter vector.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from fedtrain.config import to_canonical
+from fedtrain.data.shards import Split
+from fedtrain.errors import RunFailedError
+from fedtrain.params import ModelState, Vector
+from fedtrain.plan import compute_planned_cost
+from fedtrain.protocol import PARAMETERS, PREPARATION_TEXT, SERVER_ROUND
+from fedtrain.runs import RunDirectory
+from fedtrain.training.local import LocalTrainer
+from fedtrain.training.metrics import compute_metrics
+
+from .cohort import draw_cohort
+from .collect import Tally, fold, sift
+from .evaluation import Evaluation, collect_evaluation
+from .flower import CohortGrid, to_array_record
+from .setup import Member, Setting
+from .strategies import (
+    build_strategy,
+    check_cohort,
+    needs_average_only,
+    read_state,
+    read_vector,
+    restore_state,
+)
+
+log = logging.getLogger("fedtrain.server")
+
+Metrics = dict[str, float | int]
+
+
+class Observer(Protocol):
+    """Is told how a run goes."""
+
+    def on_start(self, *, rounds: int, done: int, sites: int) -> None:
+        """The rounds begin; `done` of them are committed already."""
+
+    def on_round(self, metrics: Metrics) -> None:
+        """A round is committed."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training part of a round gave."""
+
+    vector: Vector
+    metrics: Metrics
+    ledger: list[str]
+
+
+class Rounds:
+    """Runs the rounds of one run from its last commit to its end."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        run: RunDirectory,
+        setting: Setting,
+        *,
+        central_test: Split | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._grid = grid
+        self._run = run
+        self._config = run.config
+        self._setting = setting
+        self._central_test = central_test
+        self._observer = observer
+        self._state = ModelState(setting.model)
+        self._names = {member.node_id: member.name for member in setting.members}
+        self._order = {member.node_id: member.index for member in setting.members}
+        self._base = setting.base | {PREPARATION_TEXT: to_canonical(setting.preparation.to_json())}
+        self._strategy = build_strategy(
+            self._config.federation, learning_rate=self._config.training.learning_rate
+        )
+        self._folds = needs_average_only(self._config.federation.strategy)
+        self._spent = {member.name: 0 for member in setting.members}
+        self._trainer: LocalTrainer | None = None
+        check_cohort(self._config.federation, self._largest_cohort())
+
+    def run(self) -> None:
+        """Run every round that is not committed yet.
+
+        Raises:
+            RunFailedError: The global model is no longer finite.
+            RunDirectoryError: A commit cannot be written.
+        """
+        vector = self._restore()
+        rounds, done = self._config.federation.rounds, self._run.state.round
+        if self._observer is not None:
+            self._observer.on_start(rounds=rounds, done=done, sites=len(self._setting.members))
+        for round_ in range(done + 1, rounds + 1):
+            vector = self._run_round(round_, vector)
+
+    def _restore(self) -> Vector:
+        """Return the model of the last commit, making the first commit where there is none."""
+        if self._run.state.checkpoint is None:
+            vector = self._state.read()
+            self._run.commit(round=0, arrays={PARAMETERS: vector})
+            return vector
+        arrays = self._run.load_checkpoint()
+        restore_state(self._strategy, arrays)
+        for entry in self._run.read_ledger():
+            self._spent[entry.site] += 1
+        return arrays[PARAMETERS]
+
+    def _run_round(self, round_: int, vector: Vector) -> Vector:
+        started = time.perf_counter()
+        trained = self._train(round_, vector)
+        metrics: Metrics = {"round": round_} | trained.metrics
+        evaluation = self._evaluate(round_, trained.vector)
+        metrics |= evaluation.metrics
+        metrics["bytes_up"] += evaluation.bytes_up
+        metrics |= self._account()
+        seconds = time.perf_counter() - started
+        metrics["seconds"] = round(seconds, 6)
+        if evaluation.sites or round_ == self._config.federation.rounds:
+            self._run.write_json("sites.json", self._describe_sites(evaluation))
+        self._run.commit(
+            round=round_,
+            arrays={PARAMETERS: trained.vector} | read_state(self._strategy),
+            metrics=metrics,
+            ledger=trained.ledger,
+            seconds=seconds,
+            best_loss=self._find_best(metrics),
+        )
+        log.info("round_committed %s", " ".join(f"{k}={v:.6g}" for k, v in metrics.items()))
+        if self._observer is not None:
+            self._observer.on_round(metrics)
+        return trained.vector
+
+    def _train(self, round_: int, vector: Vector) -> Trained:
+        """Return the next global model, or the old one where the round is void."""
+        federation = self._config.federation
+        cohort = draw_cohort(
+            self._setting.members, federation, seed=self._config.run.seed, round=round_
+        )
+        tally = Tally()
+        aggregated, train_loss = None, None
+        messages = self._configure(round_, vector, cohort)
+        if messages:
+            replies = self._grid.send_and_receive(messages, timeout=federation.round_timeout)
+            usable = sift(
+                replies,
+                tally,
+                names=self._names,
+                size=len(vector),
+                equal=federation.weighting == "equal",
+            )
+            folded = fold(usable, size=len(vector)) if self._folds else None
+            kept = [folded] if folded else [reply for reply, _ in usable]
+            if tally.survivors >= federation.min_survivors:
+                aggregated, train_loss = self._strategy.aggregate_train(round_, kept)
+        metrics: Metrics = {
+            "cohort": len(cohort),
+            "survivors": tally.survivors,
+            "bytes_up": tally.bytes_up,
+            "bytes_down": vector.nbytes * len(messages),
+        }
+        if train_loss is not None:
+            metrics["train_loss"] = float(train_loss["train_loss"])  # type: ignore[arg-type]
+        for entry in tally.entries:
+            self._spent[entry.site] += 1
+        if aggregated is None:
+            log.warning("round_void round=%d survivors=%d", round_, tally.survivors)
+            return Trained(vector, metrics, [entry.to_json() for entry in tally.entries])
+        result = read_vector(aggregated)
+        if not np.isfinite(result).all():
+            raise RunFailedError(
+                f"the global model is not finite after round {round_}; lower"
+                f" training.learning_rate = {self._config.training.learning_rate:g}"
+            )
+        return Trained(result, metrics, [entry.to_json() for entry in tally.entries])
+
+    def _configure(self, round_: int, vector: Vector, cohort: Sequence[Member]) -> list[Message]:
+        """Return the strategy's train messages, in the members' order."""
+        if not cohort:
+            return []
+        messages = self._strategy.configure_train(
+            round_,
+            to_array_record(vector),
+            ConfigRecord(dict(self._base)),
+            CohortGrid(self._grid, [member.node_id for member in cohort]),
+        )
+        return sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
+
+    def _evaluate(self, round_: int, vector: Vector) -> Evaluation:
+        """Evaluate the global model at the sites and, where there is one, on the central test."""
+        section, rounds = self._config.federation, self._config.federation.rounds
+        every = section.evaluate_every
+        if round_ != rounds and (every == 0 or round_ % every):
+            return Evaluation()
+        data = self._config.data
+        result = Evaluation()
+        if data.validation_fraction or data.test_fraction:
+            config = ConfigRecord(dict(self._base))
+            config[SERVER_ROUND] = round_
+            nodes = [member.node_id for member in self._setting.members]
+            messages = self._strategy.configure_evaluate(
+                round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
+            )
+            ordered = sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
+            replies = self._grid.send_and_receive(ordered, timeout=section.round_timeout)
+            classes = len(self._setting.preparation.label_names)
+            result = collect_evaluation(replies, names=self._names, classes=classes)
+        if self._central_test is not None:
+            if self._trainer is None:
+                self._trainer = LocalTrainer(self._setting.model, self._config, private=False)
+            own = compute_metrics(self._trainer.evaluate(vector, self._central_test))
+            result.metrics |= {f"test_{name}": value for name, value in own.items()}
+        return result
+
+    def _account(self) -> Metrics:
+        """Return what the site that took part most often has spent so far."""
+        cost = compute_planned_cost(self._config, max(self._spent.values()))
+        if cost is None:
+            return {}
+        metrics: Metrics = {"delta": cost.delta}
+        if np.isfinite(cost.epsilon):  # JSON has no infinity: absent means unbounded
+            metrics["epsilon"] = cost.epsilon
+        return metrics
+
+    def _describe_sites(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+        """Return each site's own spending and its own metrics, by name."""
+        costs = {
+            rounds: compute_planned_cost(self._config, rounds)
+            for rounds in set(self._spent.values())
+        }
+        described = []
+        for member in self._setting.members:
+            rounds = self._spent[member.name]
+            cost = costs[rounds]
+            epsilon = cost.epsilon if cost is not None and np.isfinite(cost.epsilon) else None
+            own = evaluation.sites.get(member.name, {})
+            described.append({"site": member.name, "rounds": rounds, "epsilon": epsilon} | own)
+        return described
+
+    def _find_best(self, metrics: Mapping[str, float]) -> float | None:
+        """Return this round's validation loss if it is the best so far and models are chosen."""
+        loss = metrics.get("val_loss")
+        if self._config.federation.select != "best" or loss is None:
+            return None
+        best = self._run.state.best_loss
+        return loss if best is None or loss < best else None
+
+    def _largest_cohort(self) -> int:
+        federation, sites = self._config.federation, len(self._setting.members)
+        return min(federation.sites_per_round or sites, sites)

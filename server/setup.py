@@ -1,0 +1,110 @@
+"""Before the first round: which sites there are, the fitted preparation, the start model."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import nn
+
+from fedtrain.config import Config, compute_digest, to_canonical, to_tree
+from fedtrain.data.preparation import Preparation, fit_preparation
+from fedtrain.data.public import PublicConstants
+from fedtrain.data.statistics import Statistics
+from fedtrain.errors import RunFailedError
+from fedtrain.models.registry import build_model
+from fedtrain.protocol import (
+    CONFIG,
+    CONFIG_DIGEST,
+    CONFIG_TEXT,
+    DESCRIPTION,
+    PUBLIC_TEXT,
+    SITE_INDEX,
+    SITE_NAME,
+    STATISTICS_TEXT,
+)
+from fedtrain.seeds import make_torch_generator
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site of the federation: its Flower node and its name."""
+
+    node_id: int
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the rounds of a run work with.
+
+    Attributes:
+        members: The sites, in a fixed order.
+        preparation: Fitted over all sites, or made of public constants.
+        model: The start model; every later one has its architecture.
+        base: Keys that every message's config record carries.
+    """
+
+    members: tuple[Member, ...]
+    preparation: Preparation
+    model: nn.Module
+    base: dict[str, str]
+
+
+def set_up(grid: Grid, config: Config) -> Setting:
+    """Ask every node who it is, and make the preparation and the start model.
+
+    Raises:
+        RunFailedError: No node answers, or one cannot take part; the reason is the site's public
+            one.
+        ConfigError: The sites' data and the config do not go together.
+    """
+    base = {
+        CONFIG_TEXT: to_canonical(to_tree(config)),
+        CONFIG_DIGEST: compute_digest(config),
+    }
+    messages = [
+        Message(
+            RecordDict({CONFIG: ConfigRecord(dict(base))}),
+            dst_node_id=node_id,
+            message_type="query.describe",
+        )
+        for node_id in grid.get_node_ids()
+    ]
+    replies = grid.send_and_receive(messages, timeout=config.federation.round_timeout)
+    descriptions = list(_read_descriptions(replies))
+    if len(descriptions) < len(messages) or not messages:
+        raise RunFailedError(
+            f"{len(descriptions)} of {len(messages)} sites answered; the run needs all of them at"
+            " its start"
+        )
+    descriptions.sort(key=lambda pair: pair[0].index)
+    public = PublicConstants.from_json(json.loads(str(descriptions[0][1][PUBLIC_TEXT])))
+    preparation = fit_preparation(_read_statistics(descriptions), config, public)
+    model = build_model(
+        config.model,
+        input_shape=preparation.input_shape,
+        classes=len(preparation.label_names),
+        generator=make_torch_generator(config.run.seed, "start model"),
+        input_dtype=torch.int64 if public.is_discrete else torch.float32,
+    )
+    return Setting(tuple(member for member, _ in descriptions), preparation, model, base)
+
+
+def _read_descriptions(replies: Iterable[Message]) -> Iterable[tuple[Member, ConfigRecord]]:
+    for reply in replies:
+        node_id = reply.metadata.src_node_id
+        if reply.has_error():
+            raise RunFailedError(f"node {node_id} cannot take part: {reply.error.reason}")
+        record = reply.content.config_records[DESCRIPTION]
+        yield Member(node_id, int(str(record[SITE_INDEX])), str(record[SITE_NAME])), record
+
+
+def _read_statistics(descriptions: Iterable[tuple[Member, ConfigRecord]]) -> Iterable[Statistics]:
+    for _, record in descriptions:
+        text = str(record[STATISTICS_TEXT])
+        if text:
+            yield Statistics.from_json(json.loads(text))

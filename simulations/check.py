@@ -1,0 +1,82 @@
+"""What a scenario would run and cost, said without running it."""
+
+import torch
+from rich.console import Group, RenderableType
+
+from fedtrain.config import Config
+from fedtrain.data.preparation import Preparation, fit_preparation
+from fedtrain.data.shards import Shards
+from fedtrain.models.registry import build_model
+from fedtrain.params import Layout
+from fedtrain.plan import build_record_plan, compute_planned_cost
+from fedtrain.report.tables import format_bytes, format_epsilon, make_facts, make_table
+
+from .simulate import Opened
+
+_SHOWN_ROUNDS = 6
+
+
+def render_check(opened: Opened) -> RenderableType:
+    """Return what would run, as tables for a person."""
+    config = opened.config
+    parts: list[RenderableType] = [make_facts(_describe_run(opened))]
+    if build_record_plan(config) is None:
+        parts.append("No differential privacy: every site's update would be released as it is.")
+    else:
+        parts.append(_tabulate_epsilon(config))
+    return Group(*parts)
+
+
+def _describe_run(opened: Opened) -> list[tuple[str, str]]:
+    config = opened.config
+    training, federation = config.training, config.federation
+    preparation = _prepare(config)
+    model = build_model(
+        config.model,
+        input_shape=preparation.input_shape,
+        classes=len(preparation.label_names),
+        generator=torch.Generator(),
+        input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
+    )
+    size = Layout.of(model).size
+    cohort = federation.sites_per_round or opened.sites
+    work = (
+        f"{training.local_steps} steps"
+        if training.local_steps
+        else f"{training.local_epochs} epochs of batches of {training.batch_size}"
+    )
+    cohort_text = (
+        f"each with probability {federation.site_sample_rate:g}"
+        if federation.site_sample_rate is not None
+        else f"{cohort} a round"
+    )
+    return [
+        ("scenario", config.run.name),
+        ("data", f"{config.data.source}, {len(preparation.label_names)} classes"),
+        ("sites", f"{opened.sites} ({config.partition.scheme}), {cohort_text}"),
+        ("model", f"{config.model.name}, {size:,} parameters, input {preparation.input_shape}"),
+        ("strategy", f"{federation.strategy}, {federation.rounds} rounds, {work} a site and round"),
+        ("sent a round", f"{format_bytes(4 * size * cohort)} down and as much up"),
+    ]
+
+
+def _prepare(config: Config) -> Preparation:
+    shards = Shards.open(config)
+    needs_sums = config.privacy.unit == "none"
+    statistics = [shards.compute_statistics(i) for i in range(len(shards))] if needs_sums else []
+    return fit_preparation(statistics, config, shards.public)
+
+
+def _tabulate_epsilon(config: Config) -> RenderableType:
+    rounds, privacy = config.federation.rounds, config.privacy
+    shown = sorted({max(1, rounds * i // _SHOWN_ROUNDS) for i in range(_SHOWN_ROUNDS + 1)})
+    costs = [(n, compute_planned_cost(config, n)) for n in shown]
+    return make_table(
+        ("rounds", "epsilon"),
+        [(str(n), format_epsilon(cost.epsilon)) for n, cost in costs if cost is not None],
+        title=(
+            f"Cost to a site, by rounds it takes part in (unit record, delta"
+            f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
+            f" {privacy.noise_multiplier:g})"
+        ),
+    )

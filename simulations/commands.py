@@ -1,0 +1,128 @@
+"""The commands `simulate` and `check`."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+EXIT_INTERRUPTED = 130
+
+
+def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add `simulate` and `check`."""
+    # Before flwr is imported: no telemetry, no look for updates.
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    _register_simulate(subparsers)
+    _register_check(subparsers)
+
+
+def _register_simulate(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = subparsers.add_parser(
+        "simulate",
+        help="run a whole federation on this machine",
+        description=(
+            "Run a whole federation on this machine. The last line of standard output is the run"
+            " directory."
+        ),
+    )
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        metavar="SCENARIO",
+        help="a TOML file, or the name of a scenario that ships; not needed with --resume",
+    )
+    _add_overrides(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="run directory to make (default: runs/NAME-DATE-TIME)",
+    )
+    where.add_argument("--resume", type=Path, metavar="DIR", help="go on with this run directory")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quiet", action="store_true", help="print the run directory only")
+    how.add_argument("--json", action="store_true", help="print one JSON object with the results")
+    parser.set_defaults(run=_run_simulate)
+
+
+def _register_check(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="say what would run, and what it would cost in epsilon",
+        description=(
+            "Check a scenario and its data; say what would run and what it would cost in epsilon,"
+            " without running it."
+        ),
+    )
+    parser.add_argument("scenario", metavar="FILE", help="a scenario, a file or a name")
+    _add_overrides(parser)
+    parser.set_defaults(run=_run_check)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one key, e.g. federation.rounds=20; may be repeated (default: none)",
+    )
+
+
+def _run_simulate(args: argparse.Namespace) -> int:
+    from fedtrain.errors import ConfigError
+
+    from .progress import ProgressLine, Silence
+    from .simulate import choose_path, open_scenario, reopen, simulate, start
+
+    if args.resume is not None:
+        run = reopen(args.resume, args.scenario, args.overrides)
+    elif args.scenario is None:
+        raise ConfigError(
+            "SCENARIO is missing; give a file, a name such as digits, or --resume DIR"
+        )
+    else:
+        opened = open_scenario(args.scenario, args.overrides)
+        run = start(opened, choose_path(opened.config, args.out))
+    display = Silence() if args.quiet or args.json else ProgressLine()
+    try:
+        simulate(run, display)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"fedtrain: interrupted; {run.state.round} of {run.state.rounds} rounds are committed,"
+            f" go on with: fedtrain simulate --resume {run.path}\n"
+        )
+        return EXIT_INTERRUPTED
+    _print_results(run.path, quiet=args.quiet, as_json=args.json)
+    return 0
+
+
+def _print_results(path: Path, *, quiet: bool, as_json: bool) -> None:
+    from fedtrain.report.run import load_run
+    from fedtrain.report.summary import build_summary, render_sites, render_summary
+    from fedtrain.report.tables import make_console
+
+    if as_json:
+        sys.stdout.write(json.dumps(build_summary(load_run(path)), allow_nan=False) + "\n")
+        return
+    if not quiet:
+        run = load_run(path)
+        console = make_console(sys.stdout)
+        console.print(render_summary(run))
+        console.print(render_sites(run))
+    sys.stdout.write(f"{path}\n")
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+
+    from .check import render_check
+    from .simulate import open_scenario
+
+    make_console(sys.stdout).print(render_check(open_scenario(args.scenario, args.overrides)))
+    return 0
