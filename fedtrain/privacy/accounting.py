@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
+import numpy as np
+
 from fedtrain.errors import ConfigError
 from fedtrain.privacy.events import Event, PoissonSampledGaussian, Unprotected
 from fedtrain.privacy.renyi import (
@@ -205,12 +207,11 @@ def _compute_epsilon(
         return math.inf, accountant, None
     if not segments:
         return 0.0, accountant, None
-    rdp = sum(
-        steps * compute_rdp_curve(noise_multiplier, sample_rate, relation)
-        for noise_multiplier, sample_rate, steps in segments
-    )
-    bound = convert_to_epsilon(rdp, delta=delta, orders=ORDERS)
-    reach = convert_to_epsilon(rdp, delta=_TAIL_DELTA, orders=ORDERS)
+    rdp = np.zeros(len(ORDERS))
+    for noise_multiplier, sample_rate, steps in segments:
+        rdp += steps * compute_rdp_curve(noise_multiplier, sample_rate, relation)
+    bound = convert_to_epsilon(rdp, delta=delta)
+    reach = convert_to_epsilon(rdp, delta=_TAIL_DELTA)
     total_steps = sum(segment[2] for segment in segments)
     affordable = reach <= _MAX_BINS / 2 * discretisation and total_steps <= _MAX_STEPS
     if accountant == "rdp" or delta < _MIN_PLD_DELTA or not affordable:

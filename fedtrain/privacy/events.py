@@ -6,8 +6,11 @@ relation. One event covers equal steps; different steps are different events.
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from fedtrain.errors import ConfigError
+
+MAX_STEPS: Final = 2**53
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,10 @@ class PoissonSampledGaussian:
                 f"sample_rate = {self.sample_rate:g} is not between 0 and 1; give the probability"
                 " of a record in a step"
             )
-        if self.steps < 0:
-            raise ConfigError(f"steps = {self.steps} is below 0; give the number of steps taken")
+        if not 0 <= self.steps <= MAX_STEPS:
+            raise ConfigError(
+                f"steps = {self.steps:.3g} is not between 0 and 2^53; give the number of steps"
+            )
 
 
 @dataclass(frozen=True)
