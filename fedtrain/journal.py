@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 _LOGGERS = ("fedtrain", "flwr")
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def write_log_to(path: Path) -> logging.Handler:
@@ -13,7 +14,7 @@ def write_log_to(path: Path) -> logging.Handler:
         The handler, for `stop_log`.
     """
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(logging.Formatter(_FORMAT))
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -22,8 +23,24 @@ def write_log_to(path: Path) -> logging.Handler:
     return handler
 
 
+def add_log(path: Path) -> tuple[logging.Handler, ...]:
+    """Send the log of fedtrain to a file and to standard error; Flower's own stays where it is.
+
+    Returns:
+        The handlers, each for `stop_log`.
+    """
+    handlers = (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler())
+    logger = logging.getLogger("fedtrain")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(handler)
+    return handlers
+
+
 def stop_log(handler: logging.Handler) -> None:
-    """Undo `write_log_to`."""
+    """Undo `write_log_to`, or `add_log` for one handler."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.removeHandler(handler)

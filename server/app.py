@@ -11,16 +11,15 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedtrain.config import Config, load_config
+from fedtrain.config import Config
 from fedtrain.data.shards import Shards
-from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import compute_planned_cost, resolve
+from fedtrain.plan import compute_planned_cost
 from fedtrain.runs import RunDirectory
-from fedtrain.scenarios import find_scenario
 
+from .engine import run_on_engine
 from .rounds import Observer, Rounds
 from .setup import Setting, set_up
 
@@ -31,36 +30,20 @@ def make_app(run: RunDirectory | None = None, observer: Observer | None = None) 
     """Return a ServerApp.
 
     Args:
-        run: The run directory to work in; by default one is made from the run config's
-            `scenario` (a name or a file), `set` (overrides, separated by white space) and `out`.
-        observer: Is told how the run goes.
+        run: The run directory to work in; by default Flower's run config asks for one.
+        observer: Is told how a run in that directory goes.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         torch.set_num_threads(1)  # the same sums whatever the machine's number of cores
-        run_federation(grid, run or open_run(context), observer)
+        if run is not None:
+            run_federation(grid, run, observer)
+        else:
+            run_on_engine(context.run_config, lambda opened: run_federation(grid, opened))
 
     return app
-
-
-def open_run(context: Context) -> RunDirectory:
-    """Make or resume the run directory that a Flower run config asks for.
-
-    Raises:
-        ConfigError: No scenario is named, or it cannot run.
-        RunDirectoryError: The directory cannot be used.
-    """
-    options = context.run_config
-    if "resume" in options:
-        return RunDirectory.resume(Path(str(options["resume"])))
-    if "scenario" not in options:
-        raise ConfigError('the run config names no scenario; add scenario = "digits" or a file')
-    overrides = str(options.get("set", "")).split()
-    config = resolve(load_config(find_scenario(str(options["scenario"])), overrides))
-    path = Path(str(options.get("out") or Path(config.run.directory) / config.run.name))
-    return RunDirectory.create(path, config)
 
 
 def run_federation(grid: Grid, run: RunDirectory, observer: Observer | None = None) -> None:

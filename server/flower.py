@@ -56,6 +56,33 @@ class CohortGrid(Grid):
         return self._grid.send_and_receive(messages, timeout=timeout)
 
 
+def exchange(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterable[Message]:
+    """Send messages and return their replies in the messages' order, so that sums are the same.
+
+    A SuperLink and the Ray engine return a list, in the order of arrival, and answer for a node
+    that they lost in their own name; such an error is put in the lost node's. An iterator is
+    passed on as it is: the in-process grid yields in order, and nothing needs to be held.
+    """
+    replies = grid.send_and_receive(messages, timeout=timeout)
+    if not isinstance(replies, Sequence):
+        return replies
+    answers: dict[str, Message] = {}
+    for reply in replies:
+        answers.setdefault(reply.metadata.reply_to_message_id, reply)
+    return [
+        _attribute(answers[message.metadata.message_id], message)
+        for message in messages
+        if message.metadata.message_id in answers
+    ]
+
+
+def _attribute(reply: Message, message: Message) -> Message:
+    """Return a reply under the node that was asked, where it is an error in another's name."""
+    if reply.has_error() and reply.metadata.src_node_id != message.metadata.dst_node_id:
+        return Message(reply.error, reply_to=message)
+    return reply
+
+
 def to_array_record(vector: Vector) -> ArrayRecord:
     """Return the global model `(d,)` as a record of a message."""
     return ArrayRecord({PARAMETERS: Array(vector)})

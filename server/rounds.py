@@ -30,7 +30,7 @@ from fedtrain.training.metrics import compute_metrics
 from .cohort import draw_cohort
 from .collect import Tally, fold, sift
 from .evaluation import Evaluation, collect_evaluation
-from .flower import CohortGrid, to_array_record
+from .flower import CohortGrid, exchange, to_array_record
 from .setup import Member, Setting
 from .strategies import (
     build_strategy,
@@ -156,7 +156,7 @@ class Rounds:
         aggregated, train_loss = None, None
         messages = self._configure(round_, vector, cohort)
         if messages:
-            replies = self._grid.send_and_receive(messages, timeout=federation.round_timeout)
+            replies = exchange(self._grid, messages, timeout=federation.round_timeout)
             usable = sift(
                 replies,
                 tally,
@@ -217,7 +217,7 @@ class Rounds:
                 round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
             )
             ordered = sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
-            replies = self._grid.send_and_receive(ordered, timeout=section.round_timeout)
+            replies = exchange(self._grid, ordered, timeout=section.round_timeout)
             classes = len(self._setting.preparation.label_names)
             result = collect_evaluation(replies, names=self._names, classes=classes)
         if self._central_test is not None:

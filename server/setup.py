@@ -1,7 +1,10 @@
 """Before the first round: which sites there are, the fitted preparation, the start model."""
 
 import json
-from collections.abc import Iterable
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +29,13 @@ from fedtrain.protocol import (
     STATISTICS_TEXT,
 )
 from fedtrain.seeds import make_torch_generator
+
+from .flower import exchange
+
+log = logging.getLogger("fedtrain.server")
+
+# Between two looks at which sites are connected.
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,9 @@ def set_up(grid: Grid, config: Config) -> Setting:
             dst_node_id=node_id,
             message_type="query.describe",
         )
-        for node_id in grid.get_node_ids()
+        for node_id in _wait_for_nodes(grid, config)
     ]
-    replies = grid.send_and_receive(messages, timeout=config.federation.round_timeout)
+    replies = exchange(grid, messages, timeout=config.federation.round_timeout)
     descriptions = list(_read_descriptions(replies))
     if len(descriptions) < len(messages) or not messages:
         raise RunFailedError(
@@ -82,6 +92,7 @@ def set_up(grid: Grid, config: Config) -> Setting:
             " its start"
         )
     descriptions.sort(key=lambda pair: pair[0].index)
+    _check_names([member.name for member, _ in descriptions])
     public = PublicConstants.from_json(json.loads(str(descriptions[0][1][PUBLIC_TEXT])))
     preparation = fit_preparation(_read_statistics(descriptions), config, public)
     model = build_model(
@@ -92,6 +103,34 @@ def set_up(grid: Grid, config: Config) -> Setting:
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
     return Setting(tuple(member for member, _ in descriptions), preparation, model, base)
+
+
+def _wait_for_nodes(grid: Grid, config: Config) -> list[int]:
+    """Return all node ids, as soon as there are as many as the config has sites."""
+    wanted = config.partition.sites or 1
+    deadline = time.monotonic() + config.federation.round_timeout
+    nodes = list(grid.get_node_ids())
+    if len(nodes) < wanted:
+        log.info("waiting_for_sites connected=%d wanted=%d", len(nodes), wanted)
+    while len(nodes) < wanted:
+        if time.monotonic() > deadline:
+            raise RunFailedError(
+                f"{len(nodes)} sites are connected after federation.round_timeout ="
+                f" {config.federation.round_timeout:g} s, partition.sites = {wanted} are needed;"
+                " start the others or lower partition.sites"
+            )
+        time.sleep(_POLL_SECONDS)
+        nodes = list(grid.get_node_ids())
+    return nodes
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse two nodes for one site: it would pay for both and be counted twice."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise RunFailedError(
+                f"{count} nodes say that they are site {name!r}; give each its own partition-id"
+            )
 
 
 def _read_descriptions(replies: Iterable[Message]) -> Iterable[tuple[Member, ConfigRecord]]:
