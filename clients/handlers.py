@@ -4,7 +4,6 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from fedtrain.privacy.ledger import LedgerEntry
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from fedtrain.errors import ConfigError, PeerError
 from fedtrain.params import Vector, compute_vector_digest
 from fedtrain.plan import RecordPlan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
@@ -64,7 +64,7 @@ class Site:
         """The site's name."""
         return self.runtime.shards.site_names[self.index]
 
-    def make_generator(self, purpose: str, round: int) -> SecureGenerator:  # noqa: A002
+    def make_generator(self, purpose: str, round: int) -> SecureGenerator:
         """Return the CSPRNG for one purpose of one round."""
         if self.simulated:
             return SecureGenerator.from_seed(
@@ -177,7 +177,7 @@ def _sum_metrics(
 def _make_entry(
     plan: RecordPlan | None,
     site: str,
-    round: int,  # noqa: A002
+    round: int,
     vector: Vector,
 ) -> LedgerEntry:
     """Return what this round released under which mechanism."""

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class RunDirectory:
         self.config = config
         self.state = state
         self._synced = 0.0
-        self._lock_file: IO[bytes] | None = None
+        self._descriptor: int | None = None
 
     @classmethod
     def create(cls, path: Path, config: Config, *, fingerprint: str | None = None) -> Self:
@@ -143,7 +143,7 @@ class RunDirectory:
     def commit(
         self,
         *,
-        round: int,  # noqa: A002 - the field's own word
+        round: int,
         arrays: Arrays,
         metrics: Mapping[str, float | int] | None = None,
         ledger: Iterable[str] = (),
@@ -219,9 +219,9 @@ class RunDirectory:
 
     def _lock(self) -> None:
         """Hold the directory until this process ends; a second process is refused."""
-        self._lock_file = (self.path / "checkpoint" / "lock").open("ab")
+        self._descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.path} is in use by another process; wait for it or stop it"
@@ -229,9 +229,9 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let another process have the directory."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def _write_state(self, **update: Any) -> None:
         self.state = RunState(**{**asdict(self.state), **update})
@@ -279,9 +279,10 @@ class RunDirectory:
         """Turn a failed write into one line that says what to do."""
         try:
             yield
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter carries only text
+            reason = getattr(error, "strerror", None) or error
             raise RunDirectoryError(
-                f"{self.path}: cannot write ({error.strerror or error}); round"
+                f"{self.path}: cannot write ({reason}); round"
                 f" {self.state.round} is committed, make room and go on with --resume {self.path}"
             ) from error
 

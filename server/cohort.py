@@ -14,7 +14,7 @@ def draw_cohort(
     section: FederationSection,
     *,
     seed: int,
-    round: int,  # noqa: A002
+    round: int,
 ) -> list[T]:
     """Return this round's cohort, in the members' order.
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from fedtrain.privacy.ledger import LedgerEntry
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedtrain.errors import AuditError, PeerError
 from fedtrain.params import Vector
+from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     ARRAYS,
     LEDGER_LINE,

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fedtrain.errors import PeerError
 from fedtrain.params import Vector
-from fedtrain.protocol import PARAMETERS
+from fedtrain.protocol import NO_ANSWER, PARAMETERS
 
 
 class CohortGrid(Grid):
@@ -57,11 +57,12 @@ class CohortGrid(Grid):
 
 
 def exchange(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iterable[Message]:
-    """Send messages and return their replies in the messages' order, so that sums are the same.
+    """Send messages and return one reply to each, in the messages' order.
 
-    A SuperLink and the Ray engine return a list, in the order of arrival, and answer for a node
-    that they lost in their own name; such an error is put in the lost node's. An iterator is
-    passed on as it is: the in-process grid yields in order, and nothing needs to be held.
+    A SuperLink and the Ray engine return a list: in the order of arrival, which must not decide how
+    a sum is rounded, without those that were too late, and with errors in their own name for nodes
+    that they lost. An iterator is passed on as it is: the in-process grid has done all this, and
+    nothing needs to be held.
     """
     replies = grid.send_and_receive(messages, timeout=timeout)
     if not isinstance(replies, Sequence):
@@ -69,15 +70,14 @@ def exchange(grid: Grid, messages: Sequence[Message], *, timeout: float) -> Iter
     answers: dict[str, Message] = {}
     for reply in replies:
         answers.setdefault(reply.metadata.reply_to_message_id, reply)
-    return [
-        _attribute(answers[message.metadata.message_id], message)
-        for message in messages
-        if message.metadata.message_id in answers
-    ]
+    return [_attribute(answers.get(m.metadata.message_id), m) for m in messages]
 
 
-def _attribute(reply: Message, message: Message) -> Message:
-    """Return a reply under the node that was asked, where it is an error in another's name."""
+def _attribute(reply: Message | None, message: Message) -> Message:
+    """Return a reply as the asked node's own, an error where there is none."""
+    if reply is None:
+        code, reason = NO_ANSWER
+        return Message(Error(code=code, reason=reason), reply_to=message)
     if reply.has_error() and reply.metadata.src_node_id != message.metadata.dst_node_id:
         return Message(reply.error, reply_to=message)
     return reply

@@ -121,6 +121,11 @@ def _wait_for_nodes(grid: Grid, config: Config) -> list[int]:
             )
         time.sleep(_POLL_SECONDS)
         nodes = list(grid.get_node_ids())
+    if config.partition.sites is not None and len(nodes) > wanted:
+        raise RunFailedError(
+            f"{len(nodes)} sites are connected, above partition.sites = {wanted}; raise it or stop"
+            " the others"
+        )
     return nodes
 
 

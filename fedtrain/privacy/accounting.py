@@ -30,6 +30,7 @@ _MIN_PLD_DELTA: Final = 1e-12
 _TAIL_DELTA: Final = 1e-15
 _MAX_BINS: Final = 4e6
 _MAX_STEPS: Final = 2_000_000
+_MAX_REACH: Final = 500.0
 # Rounding a step's loss to the grid adds at most discretisation^2 / 4 to its variance: this share
 # of the composed loss's reach, over the square root of the steps, keeps that below 0.5 %.
 _REACH_SHARE: Final = 0.0125
@@ -77,8 +78,8 @@ def compute_cost(
         neighbouring_relation: What neighbours are.
         accountant: `pld` is tight; `rdp` is a faster upper bound, 2 to 30 % above it. `pld`
             answers with `rdp`, and says so, where delta is below 1e-12, steps are more than two
-            million, or epsilon is so large (over 1,000 or so at the default) that the grid would
-            need millions of points.
+            million, or epsilon is so large (in the hundreds; at 1e-4 above 100) that the grid
+            would need millions of points.
         discretisation: Widest grid of `pld`; halved until many or small steps fit it, else their
             rounding adds up (at a fixed 1e-3 to 5 % after 30,000 steps). On the reference vectors
             the default is at most 0.0035 and 0.15 % above 1e-4, which is within 1e-6 of the
@@ -96,7 +97,8 @@ def compute_cost(
         * Epsilon is never below the mechanism's own: the grid is pessimistic (a coarser one is
           never below a finer one), Rényi is above both.
         * Equal totals give the very same number: one event of 8 steps or 8 of one, in any order.
-        * Epsilon does not fall with more steps, a higher sample rate or less noise.
+        * Epsilon does not fall with more steps, a higher sample rate or less noise, but for 0.2 %
+          where the grid's width changes.
         * Epsilon is at least 0 and never NaN.
 
     References:
@@ -205,15 +207,16 @@ def _compute_epsilon(
     """Return epsilon, the accountant that gave it, and its grid's width."""
     if segments is None:
         return math.inf, accountant, None
-    if not segments:
-        return 0.0, accountant, None
+    if sum(steps * sample_rate for _, sample_rate, steps in segments) <= delta:
+        return 0.0, accountant, None  # no record is likely enough to be sampled at all
     rdp = np.zeros(len(ORDERS))
     for noise_multiplier, sample_rate, steps in segments:
         rdp += steps * compute_rdp_curve(noise_multiplier, sample_rate, relation)
     bound = convert_to_epsilon(rdp, delta=delta)
     reach = convert_to_epsilon(rdp, delta=_TAIL_DELTA)
     total_steps = sum(segment[2] for segment in segments)
-    affordable = reach <= _MAX_BINS / 2 * discretisation and total_steps <= _MAX_STEPS
+    longest = min(_MAX_REACH, _MAX_BINS / 2 * discretisation)
+    affordable = reach <= longest and total_steps <= _MAX_STEPS
     if accountant == "rdp" or delta < _MIN_PLD_DELTA or not affordable:
         return bound, "rdp", None
     if bound == 0:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from fedtrain.privacy.ledger import LedgerEntry
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import ARRAYS, LEDGER_LINE, METRICS, PARAMETERS, RELEASE, TRAIN_LOSS, WEIGHT
 from server.collect import Tally, fold, sift
 from simulations.flower import set_identity, set_message_id
