@@ -2,8 +2,8 @@
 
 The fast, independent upper bound beside the privacy loss distribution. The divergence is a
 one-dimensional integral of analytic functions that decay like a Gaussian, which the trapezoidal
-rule gives to rounding at every order, fractional or not; series expansions do not converge at
-some orders that matter (high sample rates).
+rule gives to rounding at every order, fractional or not; the usual series do not converge at
+some orders that matter (high sample rates), or lose 1 % by dropping signs.
 
 Legend: k orders.
 """

@@ -34,7 +34,9 @@ def test_vectors_are_all_there():
     assert len(CASES) == 20
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize(
+    "relation", ["add_remove", pytest.param("replace_one", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_pld_at_fine_grid_matches_the_vector(case, relation):
     cost = compute_case(case, neighbouring_relation=relation, discretisation=1e-4)
