@@ -82,7 +82,8 @@ def compute_cost(
             would need millions of points.
         discretisation: Widest grid of `pld`; halved until many or small steps fit it, else their
             rounding adds up (at a fixed 1e-3 to 5 % after 30,000 steps). On the reference vectors
-            the default is at most 0.0035 and 0.15 % above 1e-4, which equals the reference there; a new answer takes 10 to 170 ms, at 1e-4 30 to 720 ms.
+            the default is at most 0.0035 and 0.15 % above 1e-4, which equals the reference there;
+            a new answer takes 10 to 170 ms, at 1e-4 30 to 720 ms.
 
     Returns:
         The cost. No events, no steps or sample rate 0 cost 0; an unprotected update, or any step
