@@ -1,0 +1,1 @@
+"""`fedtrain bench simulate`: what a simulated round costs, beside a bare loop and other tools."""
