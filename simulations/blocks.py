@@ -53,7 +53,7 @@ class Block:
     """The writing end."""
 
     def __init__(self) -> None:
-        self._file: Any = None
+        self._descriptor = -1
         self._map: mmap.mmap | None = None
 
     def write(self, content: RecordDict) -> Payload:
@@ -73,14 +73,16 @@ class Block:
         return Payload(places, others, grown)
 
     def send(self, connection: Connection, process_id: int) -> None:
-        """Send the descriptor; after a `Payload` that has `grown`."""
-        send_handle(connection, self._file.fileno(), process_id)
+        """Send the descriptor; must follow each `Payload` that has `grown`."""
+        send_handle(connection, self._descriptor, process_id)
+        os.close(self._descriptor)
 
     def _grow(self, size: int) -> None:
         folder = _MEMORY if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) else None
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the block
-        os.ftruncate(self._file.fileno(), max(size, 1))
-        self._map = mmap.mmap(self._file.fileno(), max(size, 1))
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.ftruncate(file.fileno(), max(size, 1))
+            self._map = mmap.mmap(file.fileno(), max(size, 1))
+            self._descriptor = os.dup(file.fileno())
 
 
 class Mirror:

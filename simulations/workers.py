@@ -112,14 +112,13 @@ class Worker:
         """
         connection = self.connection
         result: Result = connection.recv()
-        self.outstanding.popleft()
         mirror = self._mirrors[self._received % QUEUE]
-        self._received += 1
-        if result.payload is None:
-            return result, None
-        if result.payload.grown:
+        if result.payload is not None and result.payload.grown:
             mirror.receive(connection)
-        return result, mirror.read(result.payload)
+        content = None if result.payload is None else mirror.read(result.payload)
+        self._received += 1
+        self.outstanding.popleft()  # only now: until here the task is still the worker's
+        return result, content
 
     def stop(self) -> list[int]:
         """End the process; return the positions that it still had."""
