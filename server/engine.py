@@ -46,19 +46,32 @@ def open_run(options: Options) -> RunDirectory:
 
     Raises:
         ConfigError: No scenario is named, or it cannot run.
-        RunDirectoryError: The directory cannot be used.
+        RunDirectoryError: The directory cannot be used; or it is a private run's, to be resumed:
+            a node draws new noise each time, so the round that was under way would be released
+            twice and stand in the ledger once. (A simulation repeats it to the bit.)
     """
     resume, scenario, overrides, out = (
         str(options.get(key, "")) for key in ("resume", "scenario", "set", "out")
     )
     if resume:
-        run = RunDirectory.resume(Path(resume))
-        run.mark_running()
-        return run
+        return _resume(Path(resume))
     if not scenario:
         raise ConfigError('the run config names no scenario; add scenario = "digits" or a file')
     config = resolve(load_config(find_scenario(scenario), overrides.split()))
     return RunDirectory.create(Path(out or Path(config.run.directory) / config.run.name), config)
+
+
+def _resume(path: Path) -> RunDirectory:
+    run = RunDirectory.resume(path)
+    if run.config.privacy.unit != "none":
+        run.close()
+        raise RunDirectoryError(
+            f"{path} has privacy.unit = '{run.config.privacy.unit}': nodes may have released round"
+            f" {run.state.round + 1} already and would release it again with other noise; start"
+            " anew with another out"
+        )
+    run.mark_running()
+    return run
 
 
 def _run(options: Options, run_federation: Callable[[RunDirectory], None]) -> None:

@@ -30,13 +30,26 @@ def test_open_run_needs_a_scenario():
         open_run({"scenario": "", "out": "x"})
 
 
+def write_scenario(folder):
+    path = folder / "plain.toml"
+    path.write_text('[data]\nsource = "sklearn:digits"\n')
+    return str(path)
+
+
 def test_open_run_resumes(tmp_path):
-    first = open_run({"scenario": "digits", "out": str(tmp_path / "run")})
+    first = open_run({"scenario": write_scenario(tmp_path), "out": str(tmp_path / "run")})
     first.finish("failed", "cut")
     first.close()
     run = open_run({"scenario": "another", "resume": str(tmp_path / "run")})
     assert run.config == first.config
     assert read_state(tmp_path / "run")["status"] == "running"
+
+
+def test_open_run_does_not_release_a_private_round_twice(tmp_path):
+    open_run({"scenario": "digits", "out": str(tmp_path / "run")}).close()
+    for _ in range(2):  # the refusal leaves no lock
+        with pytest.raises(RunDirectoryError, match="round 1 already"):
+            open_run({"resume": str(tmp_path / "run")})
 
 
 def test_open_run_refuses_a_directory_in_use(tmp_path):
@@ -76,7 +89,7 @@ def test_unexpected_error_keeps_its_traceback_in_the_log(tmp_path):
 
 
 def test_run_leaves_no_log_handler_and_no_lock(tmp_path):
-    options = {"scenario": "digits", "out": str(tmp_path / "run")}
+    options = {"scenario": write_scenario(tmp_path), "out": str(tmp_path / "run")}
     run_on_engine(options, lambda run: run.finish("finished"))
     assert not logging.getLogger("fedtrain").handlers
     open_run({"resume": str(tmp_path / "run")}).close()
