@@ -116,14 +116,15 @@ def train(message: Message, context: Context) -> Message:
     round_ = _read_number(record, SERVER_ROUND)
     preparation, trainer = site.runtime.prepare(_read_text(record, PREPARATION_TEXT))
     records = site.runtime.load(site.index, preparation).train
+    draws = site.runtime.config.training.sampling == "poisson"
     task = LocalTask(
         records=records,
         start=read_parameters(message),
         shuffling=make_torch_generator(
             site.runtime.config.run.seed, "shuffling", site.name, int(round_)
         ),
-        sampling=site.make_generator("sampling", int(round_)),
-        noise=site.make_generator("noise", int(round_)),
+        sampling=site.make_generator("sampling", int(round_)) if draws else None,
+        noise=site.make_generator("noise", int(round_)) if draws else None,
         proximal_mu=float(_read_number(record, PROXIMAL_MU)) if PROXIMAL_MU in record else 0.0,
     )
     (update,) = trainer.train([task])
@@ -198,8 +199,8 @@ def _make_entry(
 
 
 def _read_config(message: Message) -> ConfigRecord:
-    record = message.content.config_records.get(CONFIG)
-    if record is None:
+    record = message.content.get(CONFIG)  # config_records would build a dict of all
+    if not isinstance(record, ConfigRecord):
         raise PeerError(f"the message lacks its '{CONFIG}' record")
     return record
 

@@ -104,4 +104,4 @@ class ModelState:
 def compute_vector_digest(vector: Vector) -> str:
     """Return the SHA-256 (hex) of a vector's little-endian float32 bytes."""
     data = np.ascontiguousarray(vector, dtype="<f4")
-    return hashlib.sha256(data.tobytes()).hexdigest()
+    return hashlib.sha256(data.data).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedtrain.errors import AuditError, PeerError
 from fedtrain.params import Vector
@@ -87,7 +87,7 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     total = torch.zeros(size, dtype=torch.float64)
     weights, loss, last = 0.0, 0.0, None
     for reply, vector in pairs:
-        metrics = reply.content.metric_records[METRICS]
+        _, metrics = _read_records(reply)
         weight = _read_scalar(metrics, WEIGHT)
         total.add_(torch.from_numpy(vector), alpha=weight)
         weights += weight
@@ -108,8 +108,8 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
 
 def _read_release(reply: Message, name: str) -> LedgerEntry:
     """Return what a site says that it released; taken out of the reply."""
-    record = reply.content.config_records.get(RELEASE)
-    line = record.get(LEDGER_LINE) if record is not None else None
+    record = reply.content.get(RELEASE)
+    line = record.get(LEDGER_LINE) if isinstance(record, ConfigRecord) else None
     if not isinstance(line, str) or len(line) > MAX_LEDGER_LINE:
         raise PeerError(f"the reply lacks its ledger line, or it is above {MAX_LEDGER_LINE} bytes")
     try:
@@ -128,21 +128,31 @@ def _read_update(reply: Message, *, size: int, equal: bool) -> Vector:
     Raises:
         PeerError: It, its weight or its loss is missing, not finite, or out of bounds.
     """
-    content = reply.content
-    if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
-        raise PeerError("a train reply needs one array record and one metric record")
-    vector = read_array(content.array_records[ARRAYS], PARAMETERS, dtype="float32")
+    arrays, metrics = _read_records(reply)
+    vector = read_array(arrays, PARAMETERS, dtype="float32")
     if vector.shape != (size,):
         raise PeerError(f"the update has shape {vector.shape}, the model ({size},)")
     if not np.isfinite(vector).all():
         raise PeerError("the update is not finite")
-    metrics = content.metric_records[METRICS]
     weight = _read_scalar(metrics, WEIGHT)
     _read_scalar(metrics, TRAIN_LOSS)
     if not 0 < weight <= MAX_WEIGHT or (equal and weight != 1):
         bound = "equal to 1" if equal else f"above 0 and at most {MAX_WEIGHT:g}"
         raise PeerError(f"the update's weight is {weight:g}, it must be {bound}")
     return vector.astype(np.float32, copy=False)
+
+
+def _read_records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:
+    """Return the two records of a train reply; `content.array_records` would copy them all."""
+    arrays, metrics = reply.content.get(ARRAYS), reply.content.get(METRICS)
+    others = [
+        name
+        for name, record in reply.content.items()
+        if name not in (ARRAYS, METRICS) and not isinstance(record, ConfigRecord)
+    ]
+    if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, MetricRecord) or others:
+        raise PeerError("a train reply needs one array record and one metric record")
+    return arrays, metrics
 
 
 def _read_scalar(record: MetricRecord, key: str) -> float:

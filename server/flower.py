@@ -1,6 +1,7 @@
 """The one module of the coordinator that knows Flower's arrays and grids."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message
@@ -83,9 +84,34 @@ def _attribute(reply: Message | None, message: Message) -> Message:
     return reply
 
 
+class HeldArray(Array):
+    """An Array that is serialised only if somebody asks for its bytes.
+
+    Within one process `numpy()` hands over the memory itself; whoever takes it does not write.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.dtype = str(array.dtype)
+        self.shape = tuple(array.shape)
+        self.stype = "numpy.ndarray"
+        self._held = array
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The array in Flower's serialised form."""
+        if "_data" not in self.__dict__:
+            self.__dict__["_data"] = Array.from_numpy_ndarray(self._held).data
+        data: bytes = self.__dict__["_data"]
+        return data
+
+    def numpy(self) -> NDArray[Any]:
+        """Return the held array."""
+        return self._held
+
+
 def to_array_record(vector: Vector) -> ArrayRecord:
     """Return the global model `(d,)` as a record of a message."""
-    return ArrayRecord({PARAMETERS: Array(vector)})
+    return ArrayRecord({PARAMETERS: HeldArray(vector)})
 
 
 def read_array(

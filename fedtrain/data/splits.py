@@ -44,6 +44,9 @@ def split_records(
         `round(n * fraction)` records in all. But every class keeps a training record (one that
         occurs once is never tested), which may leave a split with fewer.
     """
+    if not validation_fraction and not test_fraction:
+        nothing = np.empty(0, np.int64)
+        return SplitIndices(np.arange(len(labels)), nothing, nothing)
     counts = np.bincount(labels)
     spare = np.maximum(counts - 1, 0)  # what each class can give away
     test = _allot(counts, spare, test_fraction)

@@ -35,16 +35,16 @@ class LocalTask:
         records: The site's training records.
         start: Global model, `(d,)`.
         shuffling: Order of shuffled batches.
-        sampling: Poisson masks; no other draws come from it.
-        noise: Gaussian noise of DP-SGD; no other draws come from it.
+        sampling: Poisson masks; no other draws come from it. None where batches are shuffled.
+        noise: Gaussian noise of DP-SGD; no other draws come from it. None where `sampling` is.
         proximal_mu: FedProx's coefficient; 0 is none.
     """
 
     records: Split
     start: Vector
     shuffling: torch.Generator = field(repr=False)
-    sampling: SecureGenerator = field(repr=False)
-    noise: SecureGenerator = field(repr=False)
+    sampling: SecureGenerator | None = field(repr=False)
+    noise: SecureGenerator | None = field(repr=False)
     proximal_mu: float = 0.0
 
 
@@ -176,6 +176,8 @@ class LocalTrainer:
         features = torch.from_numpy(task.records.features)
         labels = torch.from_numpy(task.records.labels)
         rate, steps = self._training.sample_rate or 0.0, self._training.local_steps or 0
+        if task.sampling is None or task.noise is None:
+            raise ValueError("a task of Poisson batches needs generators of masks and noise")
         loss_sum, seen = 0.0, 0
         for _ in range(steps):
             mask = task.sampling.draw_poisson_mask(len(labels), rate=rate)
