@@ -15,7 +15,7 @@ from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
 from fedtrain.data.speeches import load_speeches
 from fedtrain.data.table_files import load_table_files
-from fedtrain.data.user_function import load_from_function
+from fedtrain.data.user_records import load_from_function
 from fedtrain.errors import ConfigError, DataError
 
 _FOLDERS: Final = ("idx", "images")

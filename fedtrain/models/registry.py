@@ -14,7 +14,7 @@ from torch import nn
 from fedtrain.config import ModelSection
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.models.architectures import ARCHITECTURES, resolve_activation
-from fedtrain.models.user_function import call_function, is_function_reference
+from fedtrain.user_function import call_function, describe_exception, is_function_reference
 
 INPUT_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
 
@@ -145,12 +145,14 @@ def _build_named(
 def _build_own(
     section: ModelSection, input_shape: tuple[int, ...], classes: int, *, input_dtype: torch.dtype
 ) -> nn.Module:
-    model = call_function(
-        section.name,
-        "model.name",
-        arguments={"input_shape": input_shape, "classes": classes},
-        options=section.options,
-    )
+    given = {"input_shape": input_shape, "classes": classes}
+    for name in section.options:
+        if name in given:
+            raise ConfigError(
+                f"model.options.{name} is given by fedtrain to model.name = '{section.name}';"
+                " remove it"
+            )
+    model = call_function(section.name, "model.name", keywords=given | section.options)
     where = f"model.name = '{section.name}'"
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{where} returned a {type(model).__name__}; return a torch.nn.Module")
@@ -165,11 +167,10 @@ def _verify_logits(model: nn.Module, inputs: torch.Tensor, classes: int, *, wher
     try:
         with torch.no_grad():
             logits = model.eval()(inputs)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception as error:
         raise ConfigError(
-            f"{where} cannot take a batch of {tuple(inputs.shape)} {inputs.dtype} ({reason}); it"
-            f" must return logits {wanted}"
+            f"{where} cannot take a batch of {tuple(inputs.shape)} {inputs.dtype}"
+            f" ({describe_exception(error)}); it must return logits {wanted}"
         ) from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != wanted:

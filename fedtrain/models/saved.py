@@ -19,7 +19,7 @@ from torch import nn
 
 from fedtrain.errors import AuditError, RunDirectoryError
 from fedtrain.models.registry import build_described_model
-from fedtrain.models.user_function import is_function_reference
+from fedtrain.user_function import is_function_reference
 
 FORMAT: Final = 1
 TENSORS_NAME: Final = "model.safetensors"

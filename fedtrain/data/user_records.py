@@ -1,10 +1,5 @@
-"""Data from a function of the user's own, named `module:function`."""
+"""Records from a function of the user's own, named `module:function`."""
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +9,8 @@ from fedtrain.data.array_files import encode_labels
 from fedtrain.data.columns import Category
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records, check_arrays
-from fedtrain.errors import ConfigError, DataError
+from fedtrain.errors import DataError
+from fedtrain.user_function import call_function
 
 
 def load_from_function(reference: str, path: str | None) -> Records:
@@ -28,57 +24,15 @@ def load_from_function(reference: str, path: str | None) -> Records:
         The records of `(features, labels)`, or of a dict from site name to such a pair.
 
     Raises:
-        ConfigError: There is no such module or function.
+        ConfigError: There is no such module or function, or it raises.
         DataError: It returned something else, or arrays that do not fit together.
     """
-    function = import_function(reference, key="data.source")
-    with _importable_current_folder():
-        result = function() if path is None else function(path)
+    result = call_function(reference, "data.source", positional=() if path is None else (path,))
     if isinstance(result, dict):
         return _join_sites({str(name): pair for name, pair in result.items()}, reference)
     features, labels = _read_pair(result, reference)
     public = PublicConstants(input_shape=features.shape[1:])
     return Records(features, encode_labels(features, labels, reference), public)
-
-
-def import_function(reference: str, *, key: str) -> Callable[..., Any]:
-    """Import what `module:function` names, the current folder included.
-
-    Args:
-        reference: The name.
-        key: Config key that holds it, for the message.
-
-    Raises:
-        ConfigError: There is no such module or function.
-    """
-    module_name, _, name = reference.partition(":")
-    try:
-        with _importable_current_folder():
-            module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{key} = {reference!r}: there is no module {error.name!r} here or installed; run from"
-            " the folder that holds it"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ConfigError(
-            f"{key} = {reference!r}: module {module_name!r} has no function {name!r}; define it"
-        )
-    return function  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _importable_current_folder() -> Iterator[None]:
-    folder = str(Path.cwd())
-    added = folder not in sys.path
-    if added:
-        sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if added and folder in sys.path:
-            sys.path.remove(folder)
 
 
 def _read_pair(result: object, reference: str) -> tuple[NDArray[Any], NDArray[Any]]:

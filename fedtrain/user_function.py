@@ -1,17 +1,17 @@
 """The user's own code, named as `module:function` in the config.
 
-The module is found as Python finds any other, and in the current working directory. An exception
-that the code itself raises is not caught: its traceback is what the author needs.
+The module is found as Python finds any other, and last in the current working directory. What the
+code itself raises becomes one line; `--debug` shows its traceback.
 """
 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedtrain.errors import ConfigError
+from fedtrain.errors import ConfigError, FedtrainError
 
 
 def is_function_reference(name: str) -> bool:
@@ -35,8 +35,7 @@ def load_function(reference: str, key: str) -> Callable[..., Any]:
         part.isidentifier() for part in module_name.split(".")
     ):
         raise ConfigError(
-            f"{key} = '{reference}' is not of the form module:function; write e.g."
-            " 'my_models:build'"
+            f"{key} = '{reference}' is not of the form module:function; write e.g. 'my_study:build'"
         )
     module = _import_module(module_name, f"{key} = '{reference}'")
     function = getattr(module, function_name, None)
@@ -54,36 +53,50 @@ def load_function(reference: str, key: str) -> Callable[..., Any]:
 
 
 def call_function(
-    reference: str, key: str, *, arguments: Mapping[str, Any], options: Mapping[str, Any]
+    reference: str,
+    key: str,
+    *,
+    positional: Sequence[Any] = (),
+    keywords: Mapping[str, Any] | None = None,
 ) -> Any:
     """Import the function that a config value names and call it.
 
     Args:
         reference: `module:function`.
         key: The config key, for the message.
-        arguments: Keyword arguments that fedtrain gives.
-        options: Keyword arguments from the config.
+        positional: Arguments by position.
+        keywords: Arguments by name.
 
     Raises:
-        ConfigError: As `load_function`; or the function does not take these arguments.
+        ConfigError: As `load_function`; or the function does not take these arguments, or raises.
     """
     function = load_function(reference, key)
-    taken = sorted(set(arguments) & set(options))
-    if taken:
-        raise ConfigError(
-            f"options.{taken[0]} is given by fedtrain to {key} = '{reference}'; remove it"
-        )
-    keywords = {**arguments, **options}
+    named = dict(keywords or {})
     try:
-        inspect.signature(function).bind(**keywords)
+        inspect.signature(function).bind(*positional, **named)
     except TypeError as error:
+        given = ", ".join([*(f"{value!r}" for value in positional), *named]) or "nothing"
         raise ConfigError(
-            f"{key} = '{reference}' is called with {', '.join(keywords)}, but {error}; change its"
+            f"{key} = '{reference}' is called with {given}, but {error}; change its"
             " parameters or the options"
         ) from error
     except ValueError:  # a callable without a signature: the call will tell
         pass
-    return function(**keywords)
+    try:
+        return function(*positional, **named)
+    except FedtrainError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{key} = '{reference}' raised {describe_exception(error)}; mend it, --debug shows"
+            " where"
+        ) from error
+
+
+def describe_exception(error: Exception) -> str:
+    """Return an exception's kind and the first line of its text."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _import_module(name: str, where: str) -> Any:
@@ -100,5 +113,7 @@ def _import_module(name: str, where: str) -> Any:
         else:
             cure = "install what it imports"
         raise ConfigError(f"{where}: there is no module '{missing}'; {cure}") from error
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"{where}: the module cannot be imported ({error}); mend it") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: the module cannot be imported ({describe_exception(error)}); mend it"
+        ) from error
