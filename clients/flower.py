@@ -55,7 +55,10 @@ def read_parameters(message: Message) -> Vector:
 
 def to_array_record(arrays: Mapping[str, NDArray[np.float32] | NDArray[np.float64]]) -> ArrayRecord:
     """Return arrays as a record of a message."""
-    return ArrayRecord({name: HeldArray(array) for name, array in arrays.items()})
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = HeldArray(array)  # given to the constructor, they would be serialised
+    return record
 
 
 def make_error_reply(message: Message, code: int, reason: str) -> Message:

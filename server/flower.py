@@ -111,7 +111,9 @@ class HeldArray(Array):
 
 def to_array_record(vector: Vector) -> ArrayRecord:
     """Return the global model `(d,)` as a record of a message."""
-    return ArrayRecord({PARAMETERS: HeldArray(vector)})
+    record = ArrayRecord()
+    record[PARAMETERS] = HeldArray(vector)  # given to the constructor, it would be serialised
+    return record
 
 
 def read_array(
