@@ -167,7 +167,8 @@ class Rounds:
             folded = fold(usable, size=len(vector)) if self._folds else None
             kept = [folded] if folded else [reply for reply, _ in usable]
             if tally.survivors >= federation.min_survivors:
-                aggregated, train_loss = self._strategy.aggregate_train(round_, kept)
+                with np.errstate(over="ignore", invalid="ignore"):  # checked below
+                    aggregated, train_loss = self._strategy.aggregate_train(round_, kept)
         metrics: Metrics = {
             "cohort": len(cohort),
             "survivors": tally.survivors,

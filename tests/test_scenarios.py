@@ -1,48 +1,88 @@
-"""Scenarios are found by file or by name."""
+"""What the shipped scenarios promise."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from fedtrain.config import load_config
-from fedtrain.errors import ConfigError
-from fedtrain.scenarios import find_scenario, list_scenarios, read_headline
+from fedtrain.data.preparation import Preparation
+from fedtrain.data.shards import Shards
+from fedtrain.plan import resolve
+from fedtrain.scenarios import list_scenarios, read_headline
+from simulations.progress import Silence
+from simulations.simulate import open_scenario, simulate, start
+
+NEEDS_DATA = {"heart_disease": "heart_disease", "mnist": "mnist"}
 
 
-def test_file_is_found_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text("")
-    assert find_scenario(str(path)) == path
+def run(path: Path, scenario: str, *overrides: str):
+    directory = start(open_scenario(scenario, overrides), path)
+    simulate(directory, Silence())
+    return directory
 
 
-def test_missing_file_is_refused_with_what_ships(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"zzz\.toml: no such file and no shipped scenario; "):
-        find_scenario(str(tmp_path / "zzz.toml"))
+def find_overrides(name, shared_data) -> list[str]:
+    return [f"data.path={shared_data(NEEDS_DATA[name])}"] if name in NEEDS_DATA else []
 
 
-def test_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a folder; give a TOML file"):
-        find_scenario(str(tmp_path))
+@pytest.mark.parametrize("name", sorted(list_scenarios()))
+def test_shipped_scenario_is_explained_and_can_run(name, shared_data):
+    path = list_scenarios()[name]
+    assert len(read_headline(path)) > 20
+    opened = open_scenario(name, find_overrides(name, shared_data))
+    assert opened.config == resolve(opened.config)
+    assert load_config(path).run.name == name
 
 
-def test_shipped_scenarios_are_found_by_name_and_load() -> None:
-    shipped = list_scenarios()
-    assert list(shipped) == sorted(shipped)
-    for name, path in shipped.items():
-        assert find_scenario(name) == find_scenario(f"{name}.toml") == path
-        assert read_headline(path)
-        load_config(path)
+def compute_mean_accuracy(tmp_path, name: str) -> float:
+    seeds = (0, 1, 2)
+    lines = [
+        run(tmp_path / str(seed), name, f"run.seed={seed}", "federation.evaluate_every=0")
+        for seed in seeds
+    ]
+    return float(np.mean([line.read_metrics()[-1]["test_accuracy"] for line in lines]))
 
 
-def test_near_miss_of_a_shipped_name_is_suggested() -> None:
-    for name in list_scenarios():
-        with pytest.raises(ConfigError, match=f"did you mean {name}"):
-            find_scenario(f"{name}x")
+@pytest.mark.slow
+def test_digits_without_privacy_reach_95_percent(tmp_path):
+    assert compute_mean_accuracy(tmp_path, "digits_plain") >= 0.95
 
 
-def test_headline_is_the_first_comment(tmp_path: Path) -> None:
-    path = tmp_path / "a.toml"
-    path.write_text("# Ten sites.\n[run]\n")
-    assert read_headline(path) == "Ten sites."
-    path.write_text("[run]\n")
-    assert read_headline(path) == ""
+@pytest.mark.slow
+def test_digits_at_epsilon_8_reach_85_percent(tmp_path):
+    assert compute_mean_accuracy(tmp_path, "digits") >= 0.85
+    last = json.loads((tmp_path / "0" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 7.5 < last["epsilon"] <= 8.0
+    assert last["delta"] == 1e-5
+
+
+def test_heart_disease_is_as_good_as_the_pooled_rows(tmp_path, shared_data):
+    directory = run(tmp_path / "run", "heart_disease", f"data.path={shared_data('heart_disease')}")
+    saved = json.loads((directory.path / "model.json").read_text())
+    preparation = Preparation.from_json(saved["preparation"])
+    shards = Shards.open(directory.config)
+    parts = [shards.load(site, preparation) for site in range(4)]
+    model = LogisticRegression(max_iter=5000).fit(
+        np.concatenate([part.train.features for part in parts]),
+        np.concatenate([part.train.labels for part in parts]),
+    )
+    scores = model.decision_function(np.concatenate([part.test.features for part in parts]))
+    pooled = roc_auc_score(np.concatenate([part.test.labels for part in parts]), scores)
+    assert directory.read_metrics()[-1]["test_auc"] >= pooled - 0.015
+    sites = {site["site"]: site for site in json.loads((directory.path / "sites.json").read_text())}
+    assert set(sites) == {"cleveland", "hungarian", "switzerland", "va"}
+    assert all({"test_auc", "test_accuracy"} <= set(site) for site in sites.values())
+
+
+@pytest.mark.slow
+def test_mnist_2nn_reaches_97_percent_within_110_rounds(tmp_path, shared_data):
+    directory = run(
+        tmp_path / "run", "mnist", f"data.path={shared_data('mnist')}", "simulation.workers=2"
+    )
+    accuracies = [line["test_accuracy"] for line in directory.read_metrics()]
+    assert len(accuracies) == 110
+    assert max(accuracies) >= 0.97

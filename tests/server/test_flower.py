@@ -1,11 +1,13 @@
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedtrain.protocol import NO_ANSWER
-from server.flower import exchange
+from clients.flower import to_array_record as to_site_record
+from fedtrain.protocol import NO_ANSWER, PARAMETERS
+from server.flower import exchange, to_array_record
 from simulations.flower import set_identity, set_message_id
 
 NODES = (11, 12, 13)
@@ -82,3 +84,11 @@ def test_iterator_is_passed_on_unconsumed(messages):
     assert not consumed
     next(iter(replies))
     assert len(consumed) == 1
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_array_record_is_flowers_own_on_the_wire(size):
+    vector = np.arange(size, dtype=np.float32)
+    plain = ArrayRecord({PARAMETERS: Array(vector)})
+    assert to_array_record(vector).object_id == plain.object_id
+    assert to_site_record({PARAMETERS: vector}).object_id == plain.object_id
