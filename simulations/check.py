@@ -1,17 +1,12 @@
 """What a scenario would run and cost, said without running it."""
 
-import torch
 from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
-from fedtrain.data.preparation import Preparation, fit_preparation
-from fedtrain.data.shards import Shards
-from fedtrain.models.registry import build_model
-from fedtrain.params import Layout
 from fedtrain.plan import build_record_plan, compute_planned_cost
 from fedtrain.report.tables import format_bytes, format_epsilon, make_facts, make_table
 
-from .simulate import Opened
+from .opening import Opened
 
 _SHOWN_ROUNDS = 6
 
@@ -30,15 +25,7 @@ def render_check(opened: Opened) -> RenderableType:
 def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     config = opened.config
     training, federation = config.training, config.federation
-    preparation = _prepare(config)
-    model = build_model(
-        config.model,
-        input_shape=preparation.input_shape,
-        classes=len(preparation.label_names),
-        generator=torch.Generator(),
-        input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
-    )
-    size = Layout.of(model).size
+    preparation, size = opened.preparation, opened.size
     cohort = federation.sites_per_round or opened.sites
     work = (
         f"{training.local_steps} steps"
@@ -60,23 +47,17 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     ]
 
 
-def _prepare(config: Config) -> Preparation:
-    shards = Shards.open(config)
-    needs_sums = config.privacy.unit == "none"
-    statistics = [shards.compute_statistics(i) for i in range(len(shards))] if needs_sums else []
-    return fit_preparation(statistics, config, shards.public)
-
-
 def _tabulate_epsilon(config: Config) -> RenderableType:
     rounds, privacy = config.federation.rounds, config.privacy
     shown = sorted({max(1, rounds * i // _SHOWN_ROUNDS) for i in range(_SHOWN_ROUNDS + 1)})
     costs = [(n, compute_planned_cost(config, n)) for n in shown]
-    return make_table(
+    table = make_table(
         ("rounds", "epsilon"),
         [(str(n), format_epsilon(cost.epsilon)) for n, cost in costs if cost is not None],
-        title=(
-            f"Cost to a site, by rounds it takes part in (unit record, delta"
-            f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
-            f" {privacy.noise_multiplier:g})"
-        ),
     )
+    sentence = (
+        f"\nWhat a site pays, by the rounds that it takes part in: record-level privacy, delta"
+        f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
+        f" {privacy.noise_multiplier:g}, clip {privacy.max_grad_norm:g}."
+    )
+    return Group(sentence, table)
