@@ -450,9 +450,12 @@ def compute_digest(config: Config) -> str:
     return hashlib.sha256(to_canonical(tree).encode()).hexdigest()
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def to_canonical(tree: Any) -> str:
     """Return JSON text that is equal for equal values: sorted keys, no white space."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(tree)
 
 
 def to_tree(config: Config) -> dict[str, Any]:

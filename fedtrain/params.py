@@ -81,6 +81,8 @@ class ModelState:
         self.layout = Layout.of(model)
         self._tensors = [tensor.detach() for tensor in exchanged_tensors(model).values()]
         self._sizes = [tensor.numel() for tensor in self._tensors]
+        self._size = self.layout.size
+        self._last: tuple[Vector, list[Tensor]] | None = None
 
     def read(self) -> Vector:
         """Return a copy of the state, `(d,)` float32."""
@@ -94,11 +96,16 @@ class ModelState:
         Raises:
             PeerError: The vector has another length.
         """
-        if vector.shape != (self.layout.size,):
+        if vector.shape != (self._size,):
             raise PeerError(self.layout.describe_mismatch(vector))
-        parts = torch.split(torch.from_numpy(vector), self._sizes)
-        for tensor, part in zip(self._tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        if not self._tensors:
+            return
+        if self._last is None or self._last[0] is not vector:
+            parts = torch.split(torch.from_numpy(vector), self._sizes)
+            pairs = zip(self._tensors, parts, strict=True)
+            self._last = vector, [part.view_as(tensor) for tensor, part in pairs]
+        # Sites of one process start from one vector, round by round.
+        torch._foreach_copy_(self._tensors, self._last[1])
 
 
 def compute_vector_digest(vector: Vector) -> str:

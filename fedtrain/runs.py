@@ -14,12 +14,13 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedtrain.config import Config, compute_digest, load_config, to_toml
-from fedtrain.errors import AuditError, RunDirectoryError
+from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
 from fedtrain.privacy.ledger import LedgerEntry, read_ledger
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -92,22 +93,17 @@ class RunDirectory:
         Raises:
             RunDirectoryError: The folder is in use, cannot be made, or the disk is full.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunDirectoryError(
-                f"{path} exists and is not empty; choose another --out, or go on with it by"
-                f" --resume {path}"
-            )
         digest = compute_digest(config)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         rounds = config.federation.rounds
         run = cls(path, config, RunState("running", 0, rounds, digest, 0, started))
-        with run._writing():
+        with _making(path):
             (path / "checkpoint").mkdir(parents=True, exist_ok=True)
+            run._lock()
             _replace_text(path / "config.toml", f'{to_toml(config)}\n# digest = "{digest}"\n')
             environment = describe_environment(config, fingerprint)
             _replace_text(path / "environment.json", json.dumps(environment, indent=2) + "\n")
             run._write_state()
-        run._lock()
         return run
 
     @classmethod
@@ -118,16 +114,7 @@ class RunDirectory:
             RunDirectoryError: It is no run directory, or was never committed.
             AuditError: A file is not what was committed.
         """
-        state_path = path / "state.json"
-        if not state_path.is_file():
-            raise RunDirectoryError(
-                f"{path} holds no committed run (no state.json); start it anew with --out"
-            )
-        try:
-            tree = json.loads(state_path.read_text(encoding="utf-8"))
-            state = RunState(**tree)
-        except (ValueError, TypeError, KeyError) as error:
-            raise AuditError(f"{state_path} is damaged; the run cannot be resumed") from error
+        state = _read_state(path)
         config = load_config(path / "config.toml")
         if compute_digest(config) != state.digest:
             raise AuditError(
@@ -136,8 +123,12 @@ class RunDirectory:
             )
         run = cls(path, config, state)
         run._lock()
-        with run._writing():
-            run._cut_back()
+        try:
+            with run.writing():
+                run._cut_back()
+        except FedtrainError:
+            run.close()
+            raise
         return run
 
     def commit(
@@ -163,7 +154,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: It cannot be written; the last commit stays.
         """
-        with self._writing():
+        with self.writing():
             lengths = {
                 "metrics.jsonl": self._append("metrics.jsonl", _to_lines([metrics or {}])),
                 "ledger.jsonl": self._append("ledger.jsonl", "".join(f"{x}\n" for x in ledger)),
@@ -188,22 +179,22 @@ class RunDirectory:
 
     def mark_running(self) -> None:
         """Write that the run goes on."""
-        with self._writing():
+        with self.writing():
             self._write_state(status="running", reason=None)
 
     def finish(self, status: Status, reason: str | None = None) -> None:
         """Write how the run ended."""
-        with self._writing():
+        with self.writing():
             self._write_state(status=status, reason=reason)
 
     def write_setting(self, *, sites: int, accountant: str | None) -> None:
         """Write how many sites the run has, and what computes its epsilon."""
-        with self._writing():
+        with self.writing():
             self._write_state(sites=sites, accountant=accountant)
 
     def write_json(self, name: str, tree: Any) -> None:
         """Write a file of the run directory as JSON, atomically."""
-        with self._writing():
+        with self.writing():
             _replace_text(self.path / name, json.dumps(tree, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -217,12 +208,31 @@ class RunDirectory:
         path = self.path / "ledger.jsonl"
         return read_ledger(path) if path.exists() else []
 
+    def read_fingerprint(self) -> str | None:
+        """Return the digest of the data that the run was started on.
+
+        Raises:
+            AuditError: `environment.json` is missing or damaged.
+        """
+        path = self.path / "environment.json"
+        try:
+            fingerprint: str | None = json.loads(path.read_text(encoding="utf-8"))[
+                "data_fingerprint"
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AuditError(
+                f"{path} is missing or damaged; restore it, or start anew with --out"
+            ) from error
+        return fingerprint
+
     def _lock(self) -> None:
         """Hold the directory until this process ends; a second process is refused."""
-        self._descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR | os.O_CREAT)
+        with self.writing():
+            self._descriptor = os.open(self.path / "checkpoint" / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.close()
             raise RunDirectoryError(
                 f"{self.path} is in use by another process; wait for it or stop it"
             ) from error
@@ -234,7 +244,7 @@ class RunDirectory:
             self._descriptor = None
 
     def _write_state(self, **update: Any) -> None:
-        self.state = RunState(**{**asdict(self.state), **update})
+        self.state = replace(self.state, **update)
         sync = time.monotonic() - self._synced > _SYNC_SECONDS or self.state.status != "running"
         _replace_text(self.path / "state.json", json.dumps(asdict(self.state)) + "\n", sync=sync)
         if sync:
@@ -261,9 +271,9 @@ class RunDirectory:
 
     def _remove_stale(self) -> None:
         keep = {self.state.checkpoint, self.state.best, "checkpoint/lock"}
-        for path in (self.path / "checkpoint").iterdir():
-            if f"checkpoint/{path.name}" not in keep:
-                path.unlink()
+        for name in os.listdir(self.path / "checkpoint"):  # noqa: PTH208 - twice as fast
+            if f"checkpoint/{name}" not in keep:
+                (self.path / "checkpoint" / name).unlink()
 
     def _load(self, name: str | None) -> dict[str, NDArray[Any]]:
         if name is None:
@@ -275,7 +285,7 @@ class RunDirectory:
         return arrays
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Turn a failed write into one line that says what to do."""
         try:
             yield
@@ -285,6 +295,42 @@ class RunDirectory:
                 f"{self.path}: cannot write ({reason}); round"
                 f" {self.state.round} is committed, make room and go on with --resume {self.path}"
             ) from error
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """Refuse a folder that is in use; remove a new one again where it cannot be filled."""
+    try:
+        existed = path.exists()
+        if existed and (not path.is_dir() or any(path.iterdir())):
+            raise RunDirectoryError(
+                f"{path} exists and is not empty; choose another --out, or go on with it by"
+                f" --resume {path}"
+            )
+        yield
+    except OSError as error:
+        if not existed:
+            shutil.rmtree(path, ignore_errors=True)
+        raise RunDirectoryError(
+            f"{path}: cannot be made ({error.strerror}); make room there or choose another --out"
+        ) from error
+
+
+def _read_state(path: Path) -> RunState:
+    """Return what `state.json` of a run directory says; see `RunDirectory.resume`."""
+    state_path = path / "state.json"
+    if not path.is_dir():
+        raise RunDirectoryError(
+            f"{path}: no such run directory; fedtrain runs [DIR] lists what there is"
+        )
+    if not state_path.is_file():
+        raise RunDirectoryError(
+            f"{path} holds no committed run (no state.json); start it anew with --out"
+        )
+    try:
+        return RunState(**json.loads(state_path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AuditError(f"{state_path} is damaged; the run cannot be resumed") from error
 
 
 def describe_environment(config: Config, fingerprint: str | None) -> dict[str, Any]:
@@ -325,9 +371,8 @@ def _to_lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _save_arrays(path: Path, arrays: Arrays) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-    partial.replace(path)
+    """Write arrays to a file that no commit names yet, so that nobody reads half of it."""
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 
 def _replace_text(path: Path, text: str, *, sync: bool = True) -> None:

@@ -4,6 +4,7 @@ Shapes: d is the length of the flat parameter vector.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -157,6 +158,6 @@ def _read_records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:
 
 def _read_scalar(record: MetricRecord, key: str) -> float:
     value = record.get(key)
-    if not isinstance(value, int | float) or not np.isfinite(value):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise PeerError(f"the reply's '{key}' is missing or not finite")
     return float(value)

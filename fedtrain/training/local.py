@@ -120,7 +120,8 @@ class LocalTrainer:
 
     def _train_one(self, task: LocalTask) -> LocalUpdate:
         self._state.write(task.start)
-        self._model.train()
+        if not self._model.training:
+            self._model.train()
         optimiser = build_optimiser(self._training, self._parameters)
         anchor = [p.detach().clone() for p in self._parameters] if task.proximal_mu else []
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
@@ -139,17 +140,15 @@ class LocalTrainer:
         """Take steps over shuffled batches; return the loss sum, records seen and steps."""
         features = torch.from_numpy(task.records.features)
         labels = torch.from_numpy(task.records.labels)
-        losses: list[Tensor] = []
-        sizes: list[int] = []
+        loss_sum, seen, steps = 0.0, 0, 0
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
             loss = functional.cross_entropy(self._model(batch_features), batch_labels)
             gradients = self._differentiate(loss)
             self._step(optimiser, gradients, task.proximal_mu, anchor)
-            losses.append(loss.detach())
-            sizes.append(len(batch_labels))
-        weights = torch.tensor(sizes, dtype=torch.float64)
-        loss_sum = float(torch.stack(losses).double() @ weights) if losses else 0.0
-        return loss_sum, sum(sizes), len(sizes)
+            loss_sum += loss.item() * len(batch_labels)
+            seen += len(batch_labels)
+            steps += 1
+        return loss_sum, seen, steps
 
     def _shuffle(
         self, features: Tensor, labels: Tensor, generator: torch.Generator
@@ -160,7 +159,9 @@ class LocalTrainer:
             order = torch.randperm(len(labels), generator=generator)
             # One gather an epoch; the batches are views.
             pairs = zip(
-                torch.split(features[order], size), torch.split(labels[order], size), strict=True
+                torch.split(features.index_select(0, order), size),
+                torch.split(labels.index_select(0, order), size),
+                strict=True,
             )
             for pair in pairs:
                 if steps is not None and taken == steps:
@@ -203,9 +204,11 @@ class LocalTrainer:
 
     def _differentiate(self, loss: Tensor) -> Sequence[Tensor]:
         """Return the loss's gradient; zero for parameters that the loss does not use."""
-        return torch.autograd.grad(
-            loss, self._parameters, allow_unused=True, materialize_grads=True
-        )
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        return [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(self._parameters, gradients, strict=True)
+        ]
 
     def _step(
         self,
