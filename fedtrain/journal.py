@@ -1,10 +1,26 @@
 """Where log lines go: a file, one event a line."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fedtrain.errors import RunDirectoryError
 
 _LOGGERS = ("fedtrain", "flwr")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk does not turn into a traceback; the next commit reports it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Close the file, without what could not be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def write_log_to(path: Path) -> logging.Handler:
@@ -12,8 +28,11 @@ def write_log_to(path: Path) -> logging.Handler:
 
     Returns:
         The handler, for `stop_log`.
+
+    Raises:
+        RunDirectoryError: The file cannot be written.
     """
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _open_log(path)
     handler.setFormatter(logging.Formatter(_FORMAT))
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -29,7 +48,7 @@ def add_log(path: Path) -> tuple[logging.Handler, ...]:
     Returns:
         The handlers, each for `stop_log`.
     """
-    handlers = (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler())
+    handlers = (_open_log(path), logging.StreamHandler())
     logger = logging.getLogger("fedtrain")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -39,6 +58,19 @@ def add_log(path: Path) -> tuple[logging.Handler, ...]:
     return handlers
 
 
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send the log of fedtrain and of Flower to a file for a while; see `write_log_to`."""
+    kept = {name: logging.getLogger(name).handlers for name in _LOGGERS}
+    handler = write_log_to(path)
+    try:
+        yield
+    finally:
+        stop_log(handler)
+        for name, handlers in kept.items():
+            logging.getLogger(name).handlers = handlers
+
+
 def stop_log(handler: logging.Handler) -> None:
     """Undo `write_log_to`, or `add_log` for one handler."""
     for name in _LOGGERS:
@@ -46,3 +78,10 @@ def stop_log(handler: logging.Handler) -> None:
         logger.removeHandler(handler)
         logger.propagate = True
     handler.close()
+
+
+def _open_log(path: Path) -> logging.Handler:
+    try:
+        return _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be written ({error.strerror})") from error

@@ -98,7 +98,7 @@ class RunDirectory:
         rounds = config.federation.rounds
         run = cls(path, config, RunState("running", 0, rounds, digest, 0, started))
         with _making(path):
-            (path / "checkpoint").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoint").mkdir()
             run._lock()
             _replace_text(path / "config.toml", f'{to_toml(config)}\n# digest = "{digest}"\n')
             environment = describe_environment(config, fingerprint)
@@ -299,21 +299,27 @@ class RunDirectory:
 
 @contextmanager
 def _making(path: Path) -> Iterator[None]:
-    """Refuse a folder that is in use; remove a new one again where it cannot be filled."""
+    """Make a folder, or take an empty one; remove a new one again where it cannot be filled."""
+    made = False
     try:
-        existed = path.exists()
-        if existed and (not path.is_dir() or any(path.iterdir())):
+        if not path.exists():
+            path.mkdir(parents=True)
+            made = True
+        elif not path.is_dir() or any(path.iterdir()):
             raise RunDirectoryError(
                 f"{path} exists and is not empty; choose another --out, or go on with it by"
                 f" --resume {path}"
             )
         yield
-    except OSError as error:
-        if not existed:
+    except BaseException as error:
+        if made:
             shutil.rmtree(path, ignore_errors=True)
-        raise RunDirectoryError(
-            f"{path}: cannot be made ({error.strerror}); make room there or choose another --out"
-        ) from error
+        if isinstance(error, OSError):
+            raise RunDirectoryError(
+                f"{path}: cannot be made ({error.strerror}); make room there or choose another"
+                " --out"
+            ) from error
+        raise
 
 
 def _read_state(path: Path) -> RunState:

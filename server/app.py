@@ -79,9 +79,10 @@ def write_results(run: RunDirectory, setting: Setting) -> None:
     from fedtrain.report.curves import draw_curves, draw_privacy
 
     metrics = run.read_metrics()
-    draw_curves(metrics, run.path / "curves.png", best_round=state.best_round)
     target = run.config.privacy.target_epsilon
-    draw_privacy(metrics, run.path / "privacy.png", target_epsilon=target)
+    with run.writing():
+        draw_curves(metrics, run.path / "curves.png", best_round=state.best_round)
+        draw_privacy(metrics, run.path / "privacy.png", target_epsilon=target)
 
 
 def _save(

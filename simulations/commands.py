@@ -77,8 +77,9 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 def _run_simulate(args: argparse.Namespace) -> int:
     from fedtrain.errors import ConfigError
 
+    from .opening import open_scenario
     from .progress import ProgressLine, Silence
-    from .simulate import choose_path, open_scenario, reopen, simulate, start
+    from .simulate import choose_path, reopen, simulate, start
 
     if args.resume is not None:
         run = reopen(args.resume, args.scenario, args.overrides)
@@ -122,7 +123,7 @@ def _run_check(args: argparse.Namespace) -> int:
     from fedtrain.report.tables import make_console
 
     from .check import render_check
-    from .simulate import open_scenario
+    from .opening import open_scenario
 
     make_console(sys.stdout).print(render_check(open_scenario(args.scenario, args.overrides)))
     return 0

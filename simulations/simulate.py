@@ -1,25 +1,26 @@
 """A whole federation on this machine: a ServerApp and many ClientApps over the in-process grid."""
 
-import json
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from fedtrain.config import Config, build_config, compute_digest, load_config, parse_config, to_toml
-from fedtrain.data.shards import Shards
+from fedtrain.config import Config, compute_digest, parse_config, to_toml
 from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
-from fedtrain.journal import stop_log, write_log_to
+from fedtrain.journal import logging_to
 from fedtrain.plan import resolve
-from fedtrain.runs import RunDirectory
-from fedtrain.scenarios import find_scenario
+from fedtrain.runs import RunDirectory, Status
 
 from .flower import COORDINATOR_NODE_ID, make_context
 from .grid import InProcessGrid
 from .loading import load_app, refer_to_sibling
+from .opening import Opened, open_config, open_scenario
+
+log = logging.getLogger("fedtrain.simulations")
 
 CLIENT_APP = refer_to_sibling("clients.app:app")
 MAKE_SERVER_APP = refer_to_sibling("server.app:make_app")
@@ -36,40 +37,6 @@ class Display(Protocol):
 
     def close(self) -> None:
         """The run has ended, one way or another."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A config whose data was looked at."""
-
-    config: Config
-    sites: int
-    fingerprint: str
-
-
-def open_scenario(name_or_path: str, overrides: Iterable[str] = ()) -> Opened:
-    """Load and resolve a scenario and open its data once, to find what is wrong before a run.
-
-    Raises:
-        ConfigError: The config cannot run.
-        DataError: The data cannot be used.
-    """
-    return open_config(resolve(load_config(find_scenario(name_or_path), overrides)))
-
-
-def open_config(config: Config) -> Opened:
-    """Open a resolved config's data once; the number of sites becomes part of the config."""
-    shards = Shards.open(config)
-    partition = config.partition.model_copy(update={"sites": len(shards)})
-    # Checked again: a cohort larger than a natural partition shows only now.
-    checked = build_config(
-        json.loads(
-            config.model_copy(update={"partition": partition}).model_dump_json(exclude_none=True)
-        )
-    )
-    build = load_app(refer_to_sibling("server.strategies:build_strategy"))
-    build(checked.federation, learning_rate=checked.training.learning_rate)
-    return Opened(checked, len(shards), shards.compute_fingerprint())
 
 
 def choose_path(config: Config, out: Path | None) -> Path:
@@ -98,61 +65,87 @@ def reopen(path: Path, scenario: str | None, overrides: Iterable[str] = ()) -> R
         AuditError: The data or a file is not what it was.
     """
     run = RunDirectory.resume(path)
-    if scenario is not None:
-        wanted = open_scenario(scenario, overrides).config
-    else:
-        wanted = resolve(parse_config(to_toml(run.config), overrides, name=str(path)))
-    if compute_digest(wanted) != run.state.digest:
-        raise RunDirectoryError(
-            f"{path} was started from another config (digest {run.state.digest[:12]}, now"
-            f" {compute_digest(wanted)[:12]}); resume it without changes, or start anew with --out"
-        )
-    run.config = wanted
-    opened = open_config(wanted)
-    environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    if environment.get("data_fingerprint") != opened.fingerprint:
-        raise AuditError(
-            f"{path}: the data is not what the run was started on (its fingerprint changed);"
-            " restore it, or start anew with --out"
-        )
+    try:
+        opened = _reopen_config(run, scenario, overrides)
+        _verify_unchanged(run, opened)
+    except BaseException:
+        run.close()
+        raise
+    run.config = opened.config
     return run
 
 
+def _reopen_config(run: RunDirectory, scenario: str | None, overrides: Iterable[str]) -> Opened:
+    if scenario is not None:
+        return open_scenario(scenario, overrides)
+    wanted = resolve(parse_config(to_toml(run.config), overrides, name=str(run.path)))
+    _verify_digest(run, wanted)  # before data of another config is looked for
+    return open_config(wanted)
+
+
+def _verify_digest(run: RunDirectory, config: Config) -> None:
+    if compute_digest(config) != run.state.digest:
+        raise RunDirectoryError(
+            f"{run.path} was started from another config (digest {run.state.digest[:12]}, now"
+            f" {compute_digest(config)[:12]}); resume it without changes, or start anew with --out"
+        )
+
+
+def _verify_unchanged(run: RunDirectory, opened: Opened) -> None:
+    _verify_digest(run, opened.config)
+    if run.read_fingerprint() != opened.fingerprint:
+        raise AuditError(
+            f"{run.path}: the data is not what the run was started on (its fingerprint changed);"
+            " restore it, or start anew with --out"
+        )
+
+
 def simulate(run: RunDirectory, display: Display) -> None:
-    """Run a federation from its last commit to its end.
+    """Run a federation from its last commit to its end; a finished run is left as it is.
 
     Raises:
         FedtrainError: The run cannot go on; what was committed stays.
         KeyboardInterrupt: It was interrupted; what was committed stays.
     """
+    if run.state.status == "finished":
+        run.close()
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    handler = write_log_to(run.path / "log.txt")
-    sites = run.config.partition.sites or 0
-    grid = InProcessGrid(
-        CLIENT_APP, sites=sites, workers=run.config.simulation.workers, log=run.path / "log.txt"
-    )
-    app = load_app(MAKE_SERVER_APP)(run, display)
     try:
-        run.mark_running()
-        with grid:
-            app(grid, make_context(COORDINATOR_NODE_ID, {}, {}))
+        _simulate(run, display)
     except KeyboardInterrupt:
-        run.finish("stopped", "interrupted")
+        _try_to_finish(run, "stopped", "interrupted")
         raise
     except FedtrainError as error:
-        _try_to_finish(run, str(error))
+        _try_to_finish(run, "failed", str(error))
+        raise
+    except Exception as error:
+        _try_to_finish(run, "failed", f"{type(error).__name__}; log.txt has the details")
         raise
     finally:
         display.close()
-        stop_log(handler)
         run.close()
         torch.set_num_threads(threads)
 
 
-def _try_to_finish(run: RunDirectory, reason: str) -> None:
-    """Write down that a run failed; where even that fails, the error that stopped it matters."""
-    try:
-        run.finish("failed", reason)
-    except RunDirectoryError:
-        return
+def _simulate(run: RunDirectory, display: Display) -> None:
+    run.mark_running()
+    path = run.path / "log.txt"
+    sites, workers = run.config.partition.sites or 0, run.config.simulation.workers
+    grid = InProcessGrid(CLIENT_APP, sites=sites, workers=workers, log=path)
+    with logging_to(path), grid:
+        try:
+            load_app(MAKE_SERVER_APP)(run, display)(grid, make_context(COORDINATOR_NODE_ID, {}, {}))
+        except FedtrainError as error:
+            log.error("run_failed kind=%s message=%s", error.code, error)
+            raise
+        except Exception:
+            log.exception("run_failed kind=internal")
+            raise
+
+
+def _try_to_finish(run: RunDirectory, status: Status, reason: str) -> None:
+    """Write down how a run ended; where even that fails, what ended it matters more."""
+    with suppress(RunDirectoryError):
+        run.finish(status, reason)

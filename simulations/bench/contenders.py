@@ -11,7 +11,8 @@ from torch.nn import functional
 from fedtrain.config import Config, build_config
 from fedtrain.plan import resolve
 
-from ..simulate import open_config, simulate, start
+from ..opening import open_config
+from ..simulate import simulate, start
 from .stopwatch import Stopwatch
 from .workloads import CLASSES, SEED, WORKLOADS, build, load_clients, to_floats
 

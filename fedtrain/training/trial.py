@@ -1,0 +1,84 @@
+"""A step on made-up records, to find before a run that a model of the user's own cannot train.
+
+Shapes: d is the length of the flat parameter vector.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedtrain.config import Config
+from fedtrain.data.shards import Split
+from fedtrain.errors import ConfigError, FedtrainError
+from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
+from fedtrain.params import ModelState
+from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.local import LocalTask, LocalTrainer
+from fedtrain.user_function import describe_exception, is_function_reference
+
+_RECORDS = 4
+
+
+def verify_trainable(
+    model: nn.Module, config: Config, *, input_shape: tuple[int, ...], is_discrete: bool
+) -> None:
+    """Refuse a model that local training would stumble over at every site.
+
+    A model that ships is only checked against the rules of differential privacy. One of the
+    user's own takes a step, the run's own kind, on made-up records.
+
+    Args:
+        model: The start model; left as it is.
+        config: The resolved config.
+        input_shape: Shape of one record.
+        is_discrete: Whether records are ids and not quantities.
+
+    Raises:
+        ConfigError: It breaks a rule of differential privacy, or raises while it trains.
+    """
+    private = config.privacy.unit == "record"
+    if private:
+        verify_private_model(model)
+    if not is_function_reference(config.model.name):
+        return
+    features = _make_features(input_shape, is_discrete=is_discrete)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if private:
+                verify_records_independent(model, torch.from_numpy(features))
+            _take_step(copy.deepcopy(model), config, features)
+    except FedtrainError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"model.name = '{config.model.name}' cannot be trained ({describe_exception(error)});"
+            " mend it, --debug shows where"
+        ) from error
+
+
+def _make_features(input_shape: tuple[int, ...], *, is_discrete: bool) -> np.ndarray:
+    """Return records that differ from each other; the ids 0 and 1 exist in every vocabulary."""
+    generator = np.random.default_rng(0)
+    if is_discrete:
+        features = generator.integers(0, 2, (_RECORDS, *input_shape), dtype=np.int64)
+        features[0], features[1] = 0, 1
+        return features
+    return generator.normal(size=(_RECORDS, *input_shape)).astype(np.float32)
+
+
+def _take_step(model: nn.Module, config: Config, features: np.ndarray) -> None:
+    rate = 1.0 if config.training.sampling == "poisson" else None
+    training = config.training.model_copy(
+        update={"local_steps": 1, "local_epochs": None, "sample_rate": rate}
+    )
+    trainer = LocalTrainer(model, config.model_copy(update={"training": training}))
+    task = LocalTask(
+        records=Split(features, np.zeros(len(features), np.int64)),
+        start=ModelState(model).read(),
+        shuffling=torch.Generator().manual_seed(0),
+        sampling=SecureGenerator.from_seed(0, "trial sampling") if rate else None,
+        noise=SecureGenerator.from_seed(0, "trial noise") if rate else None,
+    )
+    list(trainer.train([task]))  # a result that is not finite says nothing about real records
