@@ -11,9 +11,8 @@ from fedtrain.config import Config, to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import ConfigError, PeerError
 from fedtrain.params import Vector, compute_vector_digest
-from fedtrain.plan import RecordPlan
+from fedtrain.plan import make_entry
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
@@ -130,7 +129,12 @@ def train(message: Message, context: Context) -> Message:
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
         raise update
-    entry = _make_entry(site.runtime.plan, site.name, int(round_), update.vector)
+    entry = make_entry(
+        site.runtime.plan,
+        site=site.name,
+        round=int(round_),
+        update_digest=compute_vector_digest(update.vector),
+    )
     equal = site.runtime.config.federation.weighting == "equal"
     content = RecordDict(
         {
@@ -173,29 +177,6 @@ def _sum_metrics(
         return np.empty(0, np.float64)
     sums = trainer.evaluate(vector, records, histograms=histograms)
     return np.asarray(sums.to_flat(), np.float64)
-
-
-def _make_entry(
-    plan: RecordPlan | None,
-    site: str,
-    round: int,
-    vector: Vector,
-) -> LedgerEntry:
-    """Return what this round released under which mechanism."""
-    digest = compute_vector_digest(vector)
-    if plan is None:
-        return LedgerEntry(site=site, round=round, mechanism="none", update_digest=digest)
-    return LedgerEntry(
-        site=site,
-        round=round,
-        mechanism="poisson_sampled_gaussian",
-        noise_multiplier=plan.noise_multiplier,
-        sample_rate=plan.sample_rate,
-        steps=plan.steps,
-        max_grad_norm=plan.max_grad_norm,
-        expected_batch_size=plan.expected_batch_size,
-        update_digest=digest,
-    )
 
 
 def _read_config(message: Message) -> ConfigRecord:

@@ -13,6 +13,7 @@ from fedtrain.errors import ConfigError
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
 from fedtrain.privacy.calibration import calibrate_noise_multiplier
 from fedtrain.privacy.events import PoissonSampledGaussian
+from fedtrain.privacy.ledger import LedgerEntry
 
 # Sources whose value range is public: pixels. Others are standardised unless bounds are given.
 _PUBLIC_RANGE = ("sklearn:digits", "idx", "images")
@@ -43,6 +44,25 @@ class RecordPlan:
             sample_rate=self.sample_rate,
             steps=self.steps * rounds,
         )
+
+
+def make_entry(
+    plan: RecordPlan | None, *, site: str, round: int, update_digest: str | None
+) -> LedgerEntry:
+    """Return the ledger entry of a round at a site; see `LedgerEntry`."""
+    if plan is None:
+        return LedgerEntry(site=site, round=round, mechanism="none", update_digest=update_digest)
+    return LedgerEntry(
+        site=site,
+        round=round,
+        mechanism="poisson_sampled_gaussian",
+        noise_multiplier=plan.noise_multiplier,
+        sample_rate=plan.sample_rate,
+        steps=plan.steps,
+        max_grad_norm=plan.max_grad_norm,
+        expected_batch_size=plan.expected_batch_size,
+        update_digest=update_digest,
+    )
 
 
 def resolve(config: Config) -> Config:

@@ -19,6 +19,7 @@ from fedtrain.protocol import (
     ARRAYS,
     LEDGER_LINE,
     METRICS,
+    NO_ANSWER,
     PARAMETERS,
     RELEASE,
     TRAIN_LOSS,
@@ -40,13 +41,15 @@ class Tally:
 
     Attributes:
         survivors: Sites whose update was usable.
-        dropped: Site name and public reason of the others that answered.
-        entries: What was released, usable or not.
+        dropped: Site name and public reason of the others.
+        declined: Those of them that said so themselves, and so have released nothing.
+        entries: What the sites say that they released, usable or not.
         bytes_up: Payload of the replies.
     """
 
     survivors: int = 0
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    declined: set[str] = field(default_factory=set)
     entries: list[LedgerEntry] = field(default_factory=list)
     bytes_up: int = 0
 
@@ -67,6 +70,8 @@ def sift(
         name = names.get(reply.metadata.src_node_id, "unknown")
         try:
             if reply.has_error():
+                if reply.error.code != NO_ANSWER[0]:
+                    tally.declined.add(name)
                 raise PeerError(reply.error.reason)
             # Released, and so spent, even if it proves unusable.
             tally.entries.append(_read_release(reply, name))

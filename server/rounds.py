@@ -21,7 +21,7 @@ from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import compute_planned_cost
+from fedtrain.plan import build_record_plan, compute_planned_cost, make_entry
 from fedtrain.protocol import PARAMETERS, PREPARATION_TEXT, SERVER_ROUND
 from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
@@ -90,6 +90,7 @@ class Rounds:
         self._strategy = build_strategy(
             self._config.federation, learning_rate=self._config.training.learning_rate
         )
+        self._plan = build_record_plan(self._config)
         self._folds = needs_average_only(self._config.federation.strategy)
         self._spent = {member.name: 0 for member in setting.members}
         self._trainer: LocalTrainer | None = None
@@ -177,18 +178,35 @@ class Rounds:
         }
         if train_loss is not None:
             metrics["train_loss"] = float(train_loss["train_loss"])  # type: ignore[arg-type]
-        for entry in tally.entries:
-            self._spent[entry.site] += 1
+        ledger = self._record(round_, cohort if messages else (), tally)
         if aggregated is None:
             log.warning("round_void round=%d survivors=%d", round_, tally.survivors)
-            return Trained(vector, metrics, [entry.to_json() for entry in tally.entries])
+            return Trained(vector, metrics, ledger)
         result = read_vector(aggregated)
         if not np.isfinite(result).all():
             raise RunFailedError(
                 f"the global model is not finite after round {round_}; lower"
                 f" training.learning_rate = {self._config.training.learning_rate:g}"
             )
-        return Trained(result, metrics, [entry.to_json() for entry in tally.entries])
+        return Trained(result, metrics, ledger)
+
+    def _record(self, round_: int, cohort: Sequence[Member], tally: Tally) -> list[str]:
+        """Count what each asked site released; return the round's ledger lines.
+
+        A site from which no answer came may have released its update all the same: it is counted
+        as if it had. Only one that declines in words has spent nothing.
+        """
+        entries = {entry.site: entry for entry in tally.entries}
+        lines = []
+        for name in (member.name for member in cohort):
+            if name in tally.declined:
+                continue
+            entry = entries.get(name)
+            if entry is None or entry.round != round_:
+                entry = make_entry(self._plan, site=name, round=round_, update_digest=None)
+            self._spent[name] += 1
+            lines.append(entry.to_json())
+        return lines
 
     def _configure(self, round_: int, vector: Vector, cohort: Sequence[Member]) -> list[Message]:
         """Return the strategy's train messages, in the members' order."""

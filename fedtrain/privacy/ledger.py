@@ -38,7 +38,8 @@ class LedgerEntry(BaseModel):
         steps: Steps of this round.
         max_grad_norm: L2 clip of a record's gradient.
         expected_batch_size: What each noisy sum was divided by.
-        update_digest: SHA-256 of the released update, in hex.
+        update_digest: SHA-256 of the released update, in hex; None where a site was asked and no
+            answer came: it may have released one, and so has spent.
 
     Guarantees:
         * An entry has one line, and a line that is read has one entry: anything that is not the
@@ -57,7 +58,7 @@ class LedgerEntry(BaseModel):
     steps: int | None = Field(None, ge=0, le=MAX_STEPS)
     max_grad_norm: float | None = Field(None, gt=0)
     expected_batch_size: float | None = Field(None, gt=0)
-    update_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    update_digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

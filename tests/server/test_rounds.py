@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 
 from fedtrain.config import parse_config
 from fedtrain.errors import RunFailedError
 from fedtrain.plan import resolve
-from fedtrain.protocol import ARRAYS, PARAMETERS
+from fedtrain.protocol import ARRAYS, INTERNAL_ERROR, PARAMETERS
 from fedtrain.runs import RunDirectory
 from server.app import run_federation
 from server.flower import CohortGrid, to_array_record
@@ -39,6 +39,13 @@ def replace_vector(reply: Message, value: float) -> Message:
     return reply
 
 
+def make_error_reply(reply: Message, public: tuple[int, str]) -> Message:
+    """Turn a site's reply into its refusal."""
+    error = Message(Error(code=public[0], reason=public[1]), reply_to=reply)
+    error.metadata.__dict__["_src_node_id"] = reply.metadata.src_node_id
+    return error
+
+
 def is_site(reply: Message, site: int) -> bool:
     return reply.metadata.src_node_id == site + 2
 
@@ -61,6 +68,24 @@ def test_update_that_is_not_finite_is_dropped_and_its_release_counted(tmp_path):
 def test_lost_reply_does_not_stop_the_run(tmp_path):
     directory = run(tmp_path, lambda r: None if is_site(r, 2) else r)
     assert [line["survivors"] for line in directory.read_metrics()] == [2, 2]
+
+
+def test_site_whose_reply_is_lost_is_counted_as_if_it_had_released(tmp_path):
+    directory = run(tmp_path, lambda r: None if is_site(r, 2) else r)
+    lost = [entry for entry in directory.read_ledger() if entry.site == "site-02"]
+    assert [entry.round for entry in lost] == [1, 2]
+    assert all(entry.update_digest is None for entry in lost)
+    assert len(directory.read_ledger()) == 6
+
+
+def test_site_that_declines_in_words_has_released_nothing(tmp_path):
+    def decline(reply):
+        return make_error_reply(reply, INTERNAL_ERROR) if is_site(reply, 1) else reply
+
+    directory = run(tmp_path, decline)
+    assert {entry.site for entry in directory.read_ledger()} == {"site-00", "site-02"}
+    sites = {s["site"]: s for s in json.loads((directory.path / "sites.json").read_text())}
+    assert sites["site-01"]["rounds"] == 0
 
 
 def test_round_below_min_survivors_changes_nothing(tmp_path):
