@@ -305,7 +305,9 @@ def _making(path: Path) -> Iterator[None]:
         if not path.exists():
             path.mkdir(parents=True)
             made = True
-        elif not path.is_dir() or any(path.iterdir()):
+        elif not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file; choose another --out")
+        elif any(path.iterdir()):
             raise RunDirectoryError(
                 f"{path} exists and is not empty; choose another --out, or go on with it by"
                 f" --resume {path}"

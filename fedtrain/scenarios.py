@@ -21,8 +21,13 @@ def find_scenario(name_or_path: str) -> Path:
         ConfigError: There is neither.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(
+            f"{name_or_path[:80]}...: cannot be a file ({error.strerror}); give a shorter name"
+        ) from error
     shipped = list_scenarios()
     name = name_or_path.removesuffix(".toml")
     if name in shipped:

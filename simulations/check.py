@@ -4,7 +4,13 @@ from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
 from fedtrain.plan import build_record_plan, compute_planned_cost
-from fedtrain.report.tables import format_bytes, format_epsilon, make_facts, make_table
+from fedtrain.report.tables import (
+    format_bytes,
+    format_count,
+    format_epsilon,
+    make_facts,
+    make_table,
+)
 
 from .opening import Opened
 
@@ -28,9 +34,9 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     preparation, size = opened.preparation, opened.size
     cohort = federation.sites_per_round or opened.sites
     work = (
-        f"{training.local_steps} steps"
+        format_count(training.local_steps, "step")
         if training.local_steps
-        else f"{training.local_epochs} epochs of batches of {training.batch_size}"
+        else f"{format_count(training.local_epochs, 'epoch')} of batches of {training.batch_size}"
     )
     cohort_text = (
         f"each with probability {federation.site_sample_rate:g}"

@@ -105,7 +105,12 @@ def _run_simulate(args: argparse.Namespace) -> int:
 
 def _print_results(path: Path, *, quiet: bool, as_json: bool) -> None:
     from fedtrain.report.run import load_run
-    from fedtrain.report.summary import build_summary, render_sites, render_summary
+    from fedtrain.report.summary import (
+        build_summary,
+        has_site_results,
+        render_sites,
+        render_summary,
+    )
     from fedtrain.report.tables import make_console
 
     if as_json:
@@ -115,7 +120,8 @@ def _print_results(path: Path, *, quiet: bool, as_json: bool) -> None:
         run = load_run(path)
         console = make_console(sys.stdout)
         console.print(render_summary(run))
-        console.print(render_sites(run))
+        if has_site_results(run):
+            console.print(render_sites(run))
     sys.stdout.write(f"{path}\n")
 
 

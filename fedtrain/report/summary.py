@@ -1,6 +1,8 @@
 """A run's summary for people, and the same as one JSON object."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -11,6 +13,7 @@ from fedtrain.report.run import Run, load_run, to_finite
 from fedtrain.report.tables import (
     NOTHING,
     format_bytes,
+    format_count,
     format_epsilon,
     format_number,
     format_seconds,
@@ -77,16 +80,32 @@ def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
 
 
 def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
-    """Return the last evaluation site by site; of many sites, those where the model does worst."""
+    """Return the last evaluation site by site.
+
+    Args:
+        run: The run.
+        limit: Of more sites than this, those where the model does worst; where none was evaluated,
+            those that spent most. None: all.
+
+    Returns:
+        Something that a rich console prints.
+    """
     if not run.sites:
         return Text("By site: no evaluation at the sites yet.")
     sites, title = run.sites, "By site"
     if limit is not None and len(sites) > limit:
-        ranked = sorted(run.sites, key=_rank_site)
-        sites, title = ranked[:limit], f"By site, the {limit} of {len(ranked)} with least accuracy"
+        order, rank = _choose_rank(sites)
+        sites = sorted(sites, key=rank)[:limit]
+        title = f"By site, the {limit} of {len(run.sites)} with {order}"
     rows = [_format_site(site) for site in sites]
     headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "epsilon")
     return make_table(headers, rows, title=title)
+
+
+def has_site_results(run: Run) -> bool:
+    """Say whether any site has more to show than its name and rounds."""
+    keys = (*(f"test_{name}" for name in METRICS), "epsilon")
+    return any(to_finite(site.get(key)) is not None for site in run.sites for key in keys)
 
 
 def build_summary(run: Run) -> dict[str, Any]:
@@ -155,11 +174,11 @@ def _describe_strategy(federation: dict[str, Any]) -> str:
 
 def _describe_training(training: dict[str, Any]) -> str:
     if training.get("local_steps"):
-        duration = f"{training['local_steps']} steps a round"
+        duration = format_count(training["local_steps"], "step")
     else:
-        duration = f"{training.get('local_epochs', NOTHING)} local epochs a round"
+        duration = format_count(training.get("local_epochs", NOTHING), "local epoch")
     optimiser, rate = training.get("optimiser", NOTHING), training.get("learning_rate", NOTHING)
-    return f"{optimiser}, learning rate {rate}, {duration}"
+    return f"{optimiser}, learning rate {rate}, {duration} a round"
 
 
 def _describe_traffic(run: Run) -> str:
@@ -218,9 +237,20 @@ def _format_spent(value: float | None) -> str:
     return str(value) if value is not None and finite is None else format_epsilon(finite)
 
 
-def _rank_site(site: dict[str, Any]) -> tuple[float, str]:
-    accuracy = to_finite(site.get("test_accuracy"))
-    return (math.inf if accuracy is None else accuracy, str(site.get("site")))
+def _choose_rank(sites: list[dict[str, Any]]) -> tuple[str, Callable[[dict[str, Any]], Any]]:
+    """Return which sites matter most, in words and as a key to sort by."""
+    for key, sign, order in (
+        ("test_accuracy", 1, "least accuracy"),
+        ("epsilon", -1, "most epsilon"),
+    ):
+        if any(to_finite(site.get(key)) is not None for site in sites):
+            return order, partial(_rank_site, key=key, sign=sign)
+    return "most rounds", partial(_rank_site, key="rounds", sign=-1)
+
+
+def _rank_site(site: dict[str, Any], *, key: str, sign: int) -> tuple[float, str]:
+    value = to_finite(site.get(key))
+    return (math.inf if value is None else sign * value, str(site.get("site")))
 
 
 def _shorten(text: str) -> str:

@@ -121,6 +121,11 @@ def format_bytes(count: float | None) -> str:
     return f"{count:.1f} TiB"
 
 
+def format_count(number: object, noun: str) -> str:
+    """Return a number with its noun: `1 step`, `4 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_time(text: str | None) -> str:
     """Return an ISO time as local date and minute; the text itself where it is none."""
     try:

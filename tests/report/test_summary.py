@@ -5,10 +5,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rich.console import RenderableType
 
+from fedtrain.config import build_config, to_tree
+from fedtrain.plan import resolve
 from fedtrain.report.run import load_run
-from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
+from fedtrain.report.summary import (
+    build_summary,
+    has_site_results,
+    render_rounds,
+    render_sites,
+    render_summary,
+)
 from fedtrain.report.tables import make_console
 
 MakeRun = Callable[..., Path]
@@ -68,6 +77,36 @@ def test_many_sites_show_those_with_least_accuracy(make_run: MakeRun) -> None:
     assert "the 30 of 1000 with least accuracy" in text
     assert "site-999" in text
     assert "site-0 " not in text
+
+
+def test_many_sites_without_metrics_show_those_that_spent_most(make_run: MakeRun) -> None:
+    path = make_run()
+    sites = [{"site": f"s{i:02d}", "rounds": 1, "epsilon": float(i)} for i in range(40)]
+    (path / "sites.json").write_text(json.dumps(sites))
+    text = render(render_sites(load_run(path)))
+    assert "the 30 of 40 with most epsilon" in " ".join(text.split())
+    assert "s39" in text
+    assert "s09" not in text
+
+
+def test_sites_with_names_alone_have_no_results(make_run: MakeRun) -> None:
+    path = make_run()
+    assert has_site_results(load_run(path))
+    (path / "sites.json").write_text('[{"site": "north", "rounds": 3, "epsilon": null}]')
+    assert not has_site_results(load_run(path))
+
+
+@pytest.mark.parametrize(
+    ("training", "text"),
+    [
+        ({}, "1 local epoch a round"),
+        ({"local_epochs": 2}, "2 local epochs a round"),
+        ({"local_steps": 1}, "1 step a round"),
+    ],
+)
+def test_duration_is_singular_for_one(make_run: MakeRun, training: dict, text: str) -> None:
+    config = to_tree(resolve(build_config({"training": training})))
+    assert text in render(render_summary(load_run(make_run(config=config))))
 
 
 def test_site_without_metrics_is_shown(make_run: MakeRun) -> None:
