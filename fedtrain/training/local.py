@@ -7,6 +7,7 @@ from the global model with a fresh optimiser.
 Shapes: n records at the site, d the length of the flat parameter vector.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,9 +19,10 @@ from torch.nn import functional
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
 from fedtrain.errors import PeerError
-from fedtrain.params import ModelState, Vector
+from fedtrain.params import ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.gradients import differentiate
 from fedtrain.training.metrics import MetricSums, compute_metric_sums
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 
@@ -127,7 +129,7 @@ class LocalTrainer:
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
         loss_sum, seen, steps = run(task, optimiser, anchor)
         vector = self._state.read()
-        if not np.isfinite(vector).all() or not np.isfinite(loss_sum):
+        if not is_finite(vector) or not math.isfinite(loss_sum):
             raise PeerError(
                 f"local training ended with a loss or a parameter that is not finite after {steps}"
                 " steps; lower training.learning_rate or check the data"
@@ -143,7 +145,7 @@ class LocalTrainer:
         loss_sum, seen, steps = 0.0, 0, 0
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
             loss = functional.cross_entropy(self._model(batch_features), batch_labels)
-            gradients = self._differentiate(loss)
+            gradients = differentiate(loss, self._parameters)
             self._step(optimiser, gradients, task.proximal_mu, anchor)
             loss_sum += loss.item() * len(batch_labels)
             seen += len(batch_labels)
@@ -199,16 +201,8 @@ class LocalTrainer:
             return [torch.zeros_like(p) for p in self._parameters], 0.0
         divisor = self._training.expected_batch_size or 1.0
         loss = functional.cross_entropy(self._model(features), labels, reduction="sum")
-        gradients = self._differentiate(loss / divisor)
+        gradients = differentiate(loss / divisor, self._parameters)
         return gradients, float(loss.detach())
-
-    def _differentiate(self, loss: Tensor) -> Sequence[Tensor]:
-        """Return the loss's gradient; zero for parameters that the loss does not use."""
-        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        return [
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self._parameters, gradients, strict=True)
-        ]
 
     def _step(
         self,

@@ -32,7 +32,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "--rounds",
         type=_positive,
         metavar="N",
-        help="rounds to time in a process (default: 100 for a, 3 for b)",
+        help="rounds to time in a process (default: 400 for a, 3 for b)",
     )
     simulate.add_argument(
         "--repeats",

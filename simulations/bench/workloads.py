@@ -52,7 +52,7 @@ WORKLOADS: Final = {
         records=60,
         shape=(784,),
         model="build_logistic",
-        rounds=100,
+        rounds=400,
     ),
     "b": Workload(
         title="CNN, 1,626,442 parameters; 50 of 1,000 clients a round, 50 images 3x32x32 each",
