@@ -33,6 +33,9 @@ PREPARATION_TEXT: Final = "preparation-text"
 SERVER_ROUND: Final = "server-round"
 PROXIMAL_MU: Final = "proximal-mu"
 
+# Actions of secure aggregation (`train.secagg_share`): a site answers them from one state.
+SECAGG_ACTION: Final = ".secagg_"
+
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"
 TRAIN_LOSS: Final = "train_loss"

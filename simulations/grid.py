@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedtrain.protocol import INTERNAL_ERROR, NO_ANSWER
+from fedtrain.protocol import INTERNAL_ERROR, NO_ANSWER, SECAGG_ACTION
 
 from .flower import make_context, set_identity, set_message_id
 from .loading import load_app
@@ -114,7 +114,10 @@ class InProcessGrid(Grid):
     def _deliver(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._pool is not None:
-            yield from self._pool.run(messages, self._make_node_config, deadline=deadline)
+            sticky = any(SECAGG_ACTION in m.metadata.message_type for m in messages)
+            yield from self._pool.run(
+                messages, self._make_node_config, deadline=deadline, sticky=sticky
+            )
             return
         for message in messages:
             if deadline is not None and time.monotonic() > deadline:

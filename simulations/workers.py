@@ -149,10 +149,18 @@ class Worker:
 
 @dataclass
 class Batch:
-    """The messages of one `send_and_receive`, and how far they are."""
+    """The messages of one `send_and_receive`, and how far they are.
+
+    Attributes:
+        queues: What waits for each worker; where any may take any, one queue stands in all places.
+        homes: Worker whose queue each message belongs to.
+        replies: Finished, but not yet their turn.
+        next: The oldest that is missing.
+    """
 
     messages: Sequence[Message]
-    todo: deque[int]
+    queues: list[deque[int]]
+    homes: list[int]
     replies: dict[int, Message] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     next: int = 0
@@ -165,11 +173,11 @@ class Batch:
     def give_back(self, positions: Sequence[int]) -> None:
         """Take back what a worker had when it died; the first it was at."""
         for position in reversed(positions[1:]):
-            self.todo.appendleft(position)
+            self.queues[self.homes[position]].appendleft(position)
         for position in positions[:1]:
             self.attempts[position] = self.attempts.get(position, 0) + 1
             if self.attempts[position] < ATTEMPTS:
-                self.todo.appendleft(position)
+                self.queues[self.homes[position]].appendleft(position)
             else:
                 self.fail(position, NO_ANSWER)
 
@@ -186,7 +194,12 @@ class WorkerPool:
             worker.stop()
 
     def run(
-        self, messages: Sequence[Message], node_config: NodeConfig, *, deadline: float | None
+        self,
+        messages: Sequence[Message],
+        node_config: NodeConfig,
+        *,
+        deadline: float | None,
+        sticky: bool = False,
     ) -> Iterator[Message]:
         """Yield one reply a message; see `InProcessGrid.send_and_receive`.
 
@@ -194,8 +207,9 @@ class WorkerPool:
             messages: Identified messages.
             node_config: Returns a node's own configuration.
             deadline: Monotonic time after which what is missing is answered by an error.
+            sticky: Whether a node's messages all go to one worker, which holds its state.
         """
-        batch = Batch(messages, deque(range(len(messages))))
+        batch = self._make_batch(messages, sticky=sticky)
         try:
             while batch.next < len(messages):
                 if batch.next in batch.replies:
@@ -210,18 +224,30 @@ class WorkerPool:
                 if worker.outstanding:  # nobody waits for its results any more
                     worker.stop()
 
+    def _make_batch(self, messages: Sequence[Message], *, sticky: bool) -> Batch:
+        count = len(self._workers)
+        if not sticky:
+            everything = deque(range(len(messages)))
+            return Batch(messages, [everything] * count, [0] * len(messages))
+        homes = [message.metadata.dst_node_id % count for message in messages]
+        queues: list[deque[int]] = [deque() for _ in self._workers]
+        for position, home in enumerate(homes):
+            queues[home].append(position)
+        return Batch(messages, queues, homes)
+
     def _dispatch(self, batch: Batch, node_config: NodeConfig) -> None:
         limit = batch.next + AHEAD * len(self._workers)
         for depth in range(QUEUE):
-            for worker in self._workers:
-                if not batch.todo or batch.todo[0] >= limit:
-                    return
-                message = batch.messages[batch.todo[0]]
+            for worker, queue in zip(self._workers, batch.queues, strict=True):
+                if not queue or queue[0] >= limit:
+                    continue
+                message = batch.messages[queue[0]]
                 if len(worker.outstanding) == depth and worker.can_take(message.content):
-                    self._send(worker, batch, node_config)
+                    self._send(worker, batch, queue.popleft(), node_config=node_config)
 
-    def _send(self, worker: Worker, batch: Batch, node_config: NodeConfig) -> None:
-        position = batch.todo.popleft()
+    def _send(
+        self, worker: Worker, batch: Batch, position: int, *, node_config: NodeConfig
+    ) -> None:
         message = batch.messages[position]
         node_id = message.metadata.dst_node_id
         task = Task(
@@ -260,8 +286,9 @@ class WorkerPool:
         for worker in self._workers:
             for position in worker.stop():
                 batch.fail(position, NO_ANSWER)
-        while batch.todo:
-            batch.fail(batch.todo.popleft(), NO_ANSWER)
+        for queue in batch.queues:
+            while queue:
+                batch.fail(queue.popleft(), NO_ANSWER)
 
 
 def work(connection: Connection, app: str, log: Path | None) -> None:

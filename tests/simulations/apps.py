@@ -63,3 +63,6 @@ def die_always(message: Message, context: Context) -> Message:
     if context.node_config["partition-id"] == 1:
         os._exit(9)
     return double(message, context)
+
+
+app.train("secagg_count")(double)

@@ -103,6 +103,13 @@ def test_messages_are_run_by_worker_processes(pool):
     assert len(processes) == 2
 
 
+def test_steps_of_secure_aggregation_stay_with_one_worker_a_site(pool):
+    for calls in (1, 2, 3):
+        replies = list(pool.send_and_receive(make_messages("train.secagg_count")))
+        assert [reply.content["metrics"]["calls"] for reply in replies] == [calls] * SITES
+        assert len({reply.content["metrics"]["process"] for reply in replies}) == 2
+
+
 def test_worker_that_dies_is_started_again_and_its_site_tried_once_more(pool, tmp_path):
     messages = make_messages("train.die_once", mark=str(tmp_path / "mark"))
     replies = list(pool.send_and_receive(messages))
