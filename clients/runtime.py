@@ -59,6 +59,11 @@ def _open(config_text: str, data_path: str) -> Runtime:
     return Runtime(config_text, data_path)
 
 
+def forget_runs() -> None:
+    """Close what is warm: the same config may stand for other data in the next simulation."""
+    _open.cache_clear()
+
+
 def open_runtime(config_text: str, config_digest: str, *, data_path: str = "") -> Runtime:
     """Return the warm runtime of a run, opened on its first message.
 

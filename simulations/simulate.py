@@ -23,6 +23,7 @@ from .opening import Opened, open_config, open_scenario
 log = logging.getLogger("fedtrain.simulations")
 
 CLIENT_APP = refer_to_sibling("clients.app:app")
+FORGET_RUNS = refer_to_sibling("clients.runtime:forget_runs")
 MAKE_SERVER_APP = refer_to_sibling("server.app:make_app")
 
 
@@ -130,6 +131,7 @@ def simulate(run: RunDirectory, display: Display) -> None:
 
 
 def _simulate(run: RunDirectory, display: Display) -> None:
+    load_app(FORGET_RUNS)()
     run.mark_running()
     path = run.path / "log.txt"
     sites, workers = run.config.partition.sites or 0, run.config.simulation.workers
