@@ -1,0 +1,233 @@
+"""From floats to elements of Z/2^k and back: what the masked vector holds.
+
+A vector is a row of blocks. A "real" block is fixed point, rounded stochastically, so that a sum
+of roundings is unbiased; a "count" block is whole numbers, exact. Each block declares a public
+bound on what one site may put in, and an encoding exists only if a whole cohort at its bounds fits
+the ring: no sum can wrap. What exceeds a bound is refused at the site, visibly, never clipped.
+
+Shapes: d coordinates of the update, m elements of the whole vector.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fedtrain.errors import ConfigError, DataError
+from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.secagg.faults import UpdateRangeError
+from fedtrain.secagg.masks import Words
+
+_PIECE: Final = 2**16
+MIN_RING_BITS: Final = 16
+MAX_RING_BITS: Final = 32
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the vector with one meaning and one bound.
+
+    Attributes:
+        name: What it holds, e.g. "update".
+        size: Number of coordinates.
+        bound: Largest absolute value (real) or largest value (count) of one site, public.
+        kind: "real" or "count".
+    """
+
+    name: str
+    size: int
+    bound: float
+    kind: Literal["real", "count"] = "real"
+
+
+def get_word_type(ring_bits: int) -> np.dtype[Any]:
+    """Return the type of the words that hold elements of Z/2^k."""
+    return np.dtype("<u2" if ring_bits <= 16 else "<u4")
+
+
+class VectorEncoding:
+    """The layout of the vector and the scale of each block, proven to fit the ring.
+
+    Guarantees:
+        * cohort x (largest absolute encoded value) < 2^(k-1) for each real block, and
+          cohort x bound < 2^k for each count block: the sum of any survivors, taken mod 2^k,
+          is their plain sum.
+        * Scales are powers of two: decoding loses nothing, and a float32 that is a multiple of
+          the resolution is encoded exactly.
+        * A real value is rounded to one of its two neighbours, to the upper one with a
+          probability equal to its distance from the lower one (to 2^-32), independently.
+    """
+
+    def __init__(self, blocks: tuple[Block, ...], *, cohort: int, ring_bits: int = 32) -> None:
+        """Choose the finest scales that fit.
+
+        Args:
+            blocks: The parts, in order.
+            cohort: Most sites whose vectors may be summed.
+            ring_bits: k, 16 to 32.
+
+        Raises:
+            ConfigError: A bound is no positive number, or a block does not fit the ring.
+        """
+        if not MIN_RING_BITS <= ring_bits <= MAX_RING_BITS:
+            raise ConfigError(
+                f"ring_bits = {ring_bits} is not between {MIN_RING_BITS} and {MAX_RING_BITS}"
+            )
+        if cohort < 1 or len({block.name for block in blocks}) != len(blocks):
+            raise ConfigError(f"cohort = {cohort} must be at least 1 and block names distinct")
+        self.blocks = blocks
+        self.cohort = cohort
+        self.ring_bits = ring_bits
+        self.dtype = get_word_type(ring_bits)
+        self.length = sum(block.size for block in blocks)
+        self.scales = {block.name: self._choose_scale(block) for block in blocks}
+
+    def compute_resolution(self, name: str) -> float:
+        """Return the distance of neighbouring encodable values of a block."""
+        return 1 / self.scales[name]
+
+    def encode(self, parts: Mapping[str, Values], *, generator: SecureGenerator) -> Words:
+        """Encode one site's vector.
+
+        Args:
+            parts: (size,) array of each block: floats, or whole numbers for counts.
+            generator: Source of the rounding; 4 bytes a real coordinate.
+
+        Returns:
+            (m,) words of the ring.
+
+        Raises:
+            UpdateRangeError: Values beyond a bound.
+            DataError: A value is not finite, not whole where it must be, or a block has another
+                shape.
+        """
+        vector = np.empty(self.length, dtype=self.dtype)
+        start = 0
+        for block in self.blocks:
+            values = np.asarray(parts[block.name])
+            if values.shape != (block.size,):
+                raise DataError(f"block {block.name}: shape {values.shape}, not ({block.size},)")
+            self._encode_block(values, vector[start : start + block.size], block, generator)
+            start += block.size
+        return vector
+
+    def decode_sum(self, total: Words, count: int) -> dict[str, npt.NDArray[np.float64]]:
+        """Decode the sum of `count` vectors.
+
+        Args:
+            total: (m,) words, the sum in the ring.
+            count: How many were summed, at most `cohort`.
+
+        Returns:
+            (size,) float64 of each block: the sums, exact for counts.
+
+        Raises:
+            ValueError: Another shape or type, or more vectors than the ring was proven for.
+        """
+        if total.shape != (self.length,) or total.dtype != self.dtype or count > self.cohort:
+            raise ValueError(
+                f"sum of {count} vectors, shape {total.shape}, {total.dtype}: expected at most"
+                f" {self.cohort}, ({self.length},), {self.dtype}"
+            )
+        decoded, start = {}, 0
+        for block in self.blocks:
+            words = total[start : start + block.size]
+            decoded[block.name] = self._decode_block(words, block)
+            start += block.size
+        return decoded
+
+    def _choose_scale(self, block: Block) -> float:
+        if not (block.bound > 0 and math.isfinite(block.bound) and block.size >= 0):
+            raise ConfigError(f"block {block.name}: bound {block.bound:g} is not a positive number")
+        if block.kind == "count":
+            if self.cohort * math.floor(block.bound) < 2**self.ring_bits:
+                return 1.0
+        else:
+            # ceil(bound x scale) is the largest encoded value; the sum must stay below 2^(k-1).
+            largest = (2 ** (self.ring_bits - 1) - 1) // self.cohort
+            exponent = math.floor(math.log2(largest / block.bound)) if largest else 0
+            for power in (exponent + 1, exponent, exponent - 1):
+                scale = math.ldexp(1.0, power)
+                if self.cohort * math.ceil(block.bound * scale) < 2 ** (self.ring_bits - 1):
+                    return scale
+        raise ConfigError(
+            f"block {block.name}: {self.cohort} sites at {block.bound:g} do not fit"
+            f" ring_bits = {self.ring_bits}; raise ring_bits or lower the bound"
+        )
+
+    def _encode_block(
+        self, values: Values, target: Words, block: Block, generator: SecureGenerator
+    ) -> None:
+        """Check and encode one block, a piece at a time: memory stays O(m)."""
+        outside = 0
+        for start in range(0, block.size, _PIECE):
+            piece = values[start : start + _PIECE].astype(np.float64)
+            if not np.isfinite(piece).all():
+                raise DataError(f"block {block.name}: NaN or infinity; lower the learning rate")
+            low = 0.0 if block.kind == "count" else -block.bound
+            outside += int(np.count_nonzero((piece < low) | (piece > block.bound)))
+            if outside == 0:
+                words = self._round(piece, block, generator)
+                target[start : start + _PIECE] = words.astype(self.dtype)
+        if outside:
+            raise UpdateRangeError(
+                f"block {block.name}: values beyond {block.bound:g}; clip the update or raise the"
+                " bound for the whole run",
+                outside,
+            )
+
+    def _round(
+        self, piece: npt.NDArray[np.float64], block: Block, generator: SecureGenerator
+    ) -> npt.NDArray[np.int64]:
+        scaled = piece * self.scales[block.name]
+        lower = np.floor(scaled)
+        if block.kind == "count":
+            if (lower != scaled).any():
+                raise DataError(f"block {block.name}: a count is not a whole number")
+        else:
+            uniform = generator.draw_bytes(4 * len(piece)).view("<u4") * 2.0**-32
+            lower += uniform < scaled - lower
+        return lower.astype(np.int64)
+
+    def _decode_block(self, words: Words, block: Block) -> npt.NDArray[np.float64]:
+        values = words.astype(np.int64) & (2**self.ring_bits - 1)
+        if block.kind == "real":
+            half = 2 ** (self.ring_bits - 1)
+            values = (values ^ half) - half
+        decoded: npt.NDArray[np.float64] = values / self.scales[block.name]
+        return decoded
+
+
+def make_training_encoding(
+    size: int,
+    max_update_norm: float,
+    *,
+    cohort: int,
+    max_weight: int = 1,
+    metrics: tuple[Block, ...] = (),
+    ring_bits: int = 32,
+) -> VectorEncoding:
+    """Return the encoding of a training round: weighted update, weight, metric sums.
+
+    The block "update" holds weight / max_weight x update: a coordinate of an update of norm
+    `max_update_norm` is at most that norm. The block "weight" is the example count, at most
+    `max_weight`; their quotient is the average.
+
+    Args:
+        size: d, coordinates of the update.
+        max_update_norm: Bound on each coordinate's absolute value.
+        cohort: Most sites in a round.
+        max_weight: Public bound that example counts are clipped to; 1 for equal weights.
+        metrics: More blocks, e.g. a loss sum (real) and a confusion matrix (count).
+        ring_bits: k.
+
+    Raises:
+        ConfigError: It does not fit the ring.
+    """
+    update = Block("update", size, max_update_norm)
+    weight = Block("weight", 1, max_weight, "count")
+    return VectorEncoding((update, weight, *metrics), cohort=cohort, ring_bits=ring_bits)
