@@ -26,7 +26,12 @@ import numpy as np
 from fedtrain.secagg import binding
 from fedtrain.secagg.encoding import get_word_type
 from fedtrain.secagg.faults import RefusalError, RoundVoidError
-from fedtrain.secagg.keys import compute_public_key, derive_pair_key, derive_self_key
+from fedtrain.secagg.keys import (
+    compute_public_key,
+    derive_pair_key,
+    derive_self_key,
+    load_private_key,
+)
 from fedtrain.secagg.masks import Words, add_masks
 from fedtrain.secagg.messages import (
     Advertisement,
@@ -228,7 +233,8 @@ class CoordinatorSession:
         self._check_opened(seeds, keys)
         added = [derive_self_key(seeds[s], view=self._view, site=s) for s in seeds]
         subtracted: list[bytes] = []
-        for site, private_key in keys.items():
+        for site in keys:
+            private_key = load_private_key(keys[site])
             for peer in self._survivors.intersection(self._graph.list_neighbours(site)):
                 key = derive_pair_key(
                     private_key,

@@ -45,20 +45,24 @@ def derive_key(secret: bytes | bytearray, label: str, *parts: bytes | str, lengt
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(secret)
 
 
+def load_private_key(private_key: bytes | bytearray) -> X25519PrivateKey:
+    """Return the X25519 key of 32 private bytes; loading costs as much as an agreement."""
+    return X25519PrivateKey.from_private_bytes(private_key)
+
+
 def compute_public_key(private_key: bytes | bytearray) -> bytes:
     """Return the X25519 public key of 32 private bytes."""
-    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+    return load_private_key(private_key).public_key().public_bytes_raw()
 
 
-def agree(private_key: bytes | bytearray, public_key: bytes, *, peer: str) -> bytes:
+def agree(private_key: X25519PrivateKey, public_key: bytes, *, peer: str) -> bytes:
     """Return the X25519 shared secret with a peer.
 
     Raises:
         RefusalError: The peer's key has low order: the secret would be zero for everyone.
     """
-    own = X25519PrivateKey.from_private_bytes(private_key)
     try:
-        return own.exchange(X25519PublicKey.from_public_bytes(public_key))
+        return private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:
         raise RefusalError(
             "weak-key", f"public key of {peer} has low order; drop it", suspect=peer
@@ -66,7 +70,7 @@ def agree(private_key: bytes | bytearray, public_key: bytes, *, peer: str) -> by
 
 
 def derive_pair_key(
-    private_key: bytes | bytearray, public_key: bytes, *, view: bytes, site: str, peer: str
+    private_key: X25519PrivateKey, public_key: bytes, *, view: bytes, site: str, peer: str
 ) -> bytes:
     """Return the mask key of a pair, equal at both ends (s_uv in Bonawitz et al. 2017, round 2).
 
@@ -87,20 +91,15 @@ def derive_self_key(seed: bytes | bytearray, *, view: bytes, site: str) -> bytes
 
 
 def derive_share_key(
-    private_key: bytes | bytearray, public_key: bytes, *, transcript: bytes, route: tuple[str, str]
+    secret: bytes | bytearray, *, transcript: bytes, route: tuple[str, str]
 ) -> bytes:
     """Return the key that encrypts one dealer's shares for one recipient.
 
     Args:
-        private_key: X25519 share key of one end.
-        public_key: X25519 share key of the other.
+        secret: What the share keys of the two agreed on.
         transcript: Digest of context and advertisements.
         route: Dealer and recipient: the two directions have different keys.
-
-    Raises:
-        RefusalError: The public key has low order.
     """
-    secret = agree(private_key, public_key, peer=" or ".join(route))
     return derive_key(secret, "share", transcript, *route, length=SHARE_KEY_BYTES)
 
 

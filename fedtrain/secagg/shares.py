@@ -64,8 +64,8 @@ def split(
 def combine(shares: npt.NDArray[np.uint8], points: Sequence[int]) -> list[bytes]:
     """Give back the secrets of which shares at the same points are known.
 
-    Interpolation at 0 is linear over GF(2) for fixed points: it is one product of bit matrices,
-    for all secrets at once.
+    Interpolation at 0 is linear over GF(2) for fixed points: a secret is the sum of table entries,
+    one for each set bit of its shares. Points are public, so that the table is kept for the next.
 
     Args:
         shares: (s, p, 16 b) uint8: s secrets, one share a point.
@@ -78,13 +78,13 @@ def combine(shares: npt.NDArray[np.uint8], points: Sequence[int]) -> list[bytes]
         ValueError: Points repeat or are out of range.
     """
     _check_points(points)
+    table = _make_table(tuple(points))
     secrets, count, size = shares.shape
     blocks = shares.reshape(secrets, count, size // BLOCK, BLOCK).transpose(0, 2, 1, 3)
-    bits = np.unpackbits(np.ascontiguousarray(blocks), axis=-1)
-    rows = bits.reshape(secrets * (size // BLOCK), count * 128).astype(np.float32)
-    sums = rows @ _make_matrix(tuple(points))  # exact: at most 2^24 ones each
-    found = np.packbits(sums.astype(np.int32).astype(np.uint8) & 1, axis=-1)
-    return [one.tobytes() for one in found.reshape(secrets, size)]
+    bits = np.unpackbits(np.ascontiguousarray(blocks), axis=-1).astype(bool)
+    rows = bits.reshape(secrets * (size // BLOCK), count * 128)
+    found = np.stack([np.bitwise_xor.reduce(table[row], axis=0) for row in rows])
+    return [one.tobytes() for one in found.astype(">u8").reshape(secrets, -1)]
 
 
 def _check_points(points: Sequence[int]) -> None:
@@ -116,14 +116,13 @@ def _double(values: Elements) -> Elements:
 
 
 @functools.lru_cache(maxsize=4)
-def _make_matrix(points: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return (128 p, 128): row 128 j + i is Lagrange's coefficient j times x^(127 - i), in bits."""
+def _make_table(points: tuple[int, ...]) -> Elements:
+    """Return (128 p, 2): element 128 j + i is Lagrange's coefficient j times x^(127 - i)."""
     factors = b"".join(value.to_bytes(BLOCK, "big") for value in _compute_coefficients(points))
     powers = [_to_elements(factors).reshape(len(points), 2)]
     for _ in range(127):
         powers.append(_double(powers[-1]))
-    table = np.stack(powers[::-1], axis=1).astype(">u8")
-    return np.unpackbits(table.view(np.uint8), axis=-1).reshape(-1, 128).astype(np.float32)
+    return np.stack(powers[::-1], axis=1).reshape(-1, 2)
 
 
 def _compute_coefficients(points: tuple[int, ...]) -> list[int]:

@@ -30,10 +30,12 @@ from fedtrain.secagg.encoding import get_word_type
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.graph import Graph
 from fedtrain.secagg.keys import (
+    agree,
     compute_public_key,
     derive_pair_key,
     derive_self_key,
     derive_share_key,
+    load_private_key,
     open_sealed,
     seal,
 )
@@ -195,6 +197,7 @@ class SiteSession:
         )
         shares = dict(zip(recipients, dealt, strict=True))
         self._own_share = shares.pop(self._site)
+        self._agree_with(neighbours)
         packets = tuple(self._seal(peer, share) for peer, share in shares.items())
         own_commitment = binding.commit_share(
             "seed",
@@ -359,14 +362,17 @@ class SiteSession:
             binding.check_advertisement(one, digest, self._keys)
         binding.check_keys_differ(advertisements)
 
+    def _agree_with(self, neighbours: Sequence[str]) -> None:
+        """Agree on the keys of the shares with each neighbour."""
+        own = load_private_key(self._secrets[2])
+        self._agreed = {
+            peer: bytearray(agree(own, self._peers[peer].share_key, peer=peer))
+            for peer in neighbours
+        }
+
     def _seal(self, peer: str, share: bytes) -> SharePacket:
         route = (self._site, peer)
-        key = derive_share_key(
-            self._secrets[2],
-            self._peers[peer].share_key,
-            transcript=self._transcript,
-            route=route,
-        )
+        key = derive_share_key(self._agreed[peer], transcript=self._transcript, route=route)
         return SharePacket(
             peer,
             seal(key, share, transcript=self._transcript, route=route),
@@ -389,12 +395,7 @@ class SiteSession:
 
     def _open(self, packet: SharePacket) -> HeldShares:
         route = (packet.site, self._site)
-        key = derive_share_key(
-            self._secrets[2],
-            self._peers[packet.site].share_key,
-            transcript=self._transcript,
-            route=route,
-        )
+        key = derive_share_key(self._agreed[packet.site], transcript=self._transcript, route=route)
         share = open_sealed(key, packet.ciphertext, transcript=self._transcript, route=route)
         committed = (packet.seed_commitment, packet.key_commitment)
         halves = binding.commit_halves(share, transcript=self._transcript, route=route)
@@ -408,7 +409,8 @@ class SiteSession:
 
     def _derive_masks(self, view: bytes, senders: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
         """Return the keys of masks to add and to subtract: + towards greater names."""
-        seed, mask_key, _ = self._secrets
+        seed = self._secrets[0]
+        mask_key = load_private_key(self._secrets[1])
         positive = [derive_self_key(seed, view=view, site=self._site)]
         negative: list[bytes] = []
         for peer in set(self._graph.list_neighbours(self._site)).intersection(senders):
@@ -448,7 +450,8 @@ class SiteSession:
 
     def _wipe(self) -> None:
         """Overwrite this attempt's secrets; copies in the interpreter's heap may outlive them."""
-        for secret in self._secrets:
+        for secret in (*self._secrets, *self._agreed.values()):
             secret[:] = bytes(len(secret))
         self._secrets = []
+        self._agreed = {}
         self._own_share = b""
