@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedtrain.errors import FedtrainError
 from fedtrain.protocol import describe_publicly
 
-from . import handlers
+from . import handlers, secure
 from .flower import make_error_reply
 
 log = logging.getLogger("fedtrain.clients")
@@ -41,3 +41,9 @@ app = ClientApp()
 app.query("describe")(guard(handlers.describe))
 app.train()(guard(handlers.train))
 app.evaluate()(guard(handlers.evaluate))
+app.train("secagg_advertise")(guard(secure.advertise))
+app.train("secagg_share")(guard(secure.share))
+app.train("secagg_mask")(guard(secure.mask))
+app.train("secagg_sign")(guard(secure.sign))
+app.train("secagg_unmask")(guard(secure.unmask))
+app.train("secagg_encode")(guard(secure.encode_plainly))

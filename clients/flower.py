@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message
 from numpy.typing import NDArray
 
@@ -55,7 +54,7 @@ def read_parameters(message: Message) -> Vector:
     return vector
 
 
-def to_array_record(arrays: Mapping[str, NDArray[np.float32] | NDArray[np.float64]]) -> ArrayRecord:
+def to_array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Return arrays as a record of a message."""
     record = ArrayRecord()
     for name, array in arrays.items():

@@ -15,6 +15,8 @@ from fedtrain.data.shards import Shard, Shards
 from fedtrain.errors import PeerError
 from fedtrain.models.registry import build_model
 from fedtrain.plan import RecordPlan, build_record_plan
+from fedtrain.secagg.policy import SitePolicy
+from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.local import LocalTrainer
 
 # Runs that one process keeps warm at a time.
@@ -34,6 +36,10 @@ class Runtime:
         self.plan: RecordPlan | None = build_record_plan(config)
         self.shards = Shards.open(config)
         self._fitted: tuple[str, Preparation, LocalTrainer] | None = None
+        # Secure aggregation: each site's attempt in progress and its record of the run.
+        self.attempts: dict[int, object] = {}
+        self.stores: dict[int, MemoryStore] = {}
+        self.policy: SitePolicy | None = None
 
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
         """Return the fitted preparation and the trainer for it, made on first use."""

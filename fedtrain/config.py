@@ -32,6 +32,9 @@ STRATEGIES: Final = (
     "Bulyan",
     "QFedAvg",
 )
+# Strategies that need the weighted average of a round and no single update: their replies are
+# folded into one as they arrive, and secure aggregation can stand below them.
+AVERAGING_STRATEGIES: Final = ("FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad")
 # Keys that say where and how a run is computed, not what it computes; they are not in the digest.
 LOCAL_KEYS: Final = (("run", "directory"), ("data", "path"), ("simulation",))
 
@@ -343,6 +346,48 @@ class PrivacySection(Section):
         return self
 
 
+class SecureAggregationSection(Section):
+    """What hides one site's update, metrics and example count from the coordinator."""
+
+    mode: Literal["protocol", "arithmetic", "off"] = Field(
+        "protocol",
+        description=(
+            "protocol: the coordinator learns the sum over the survivors, or nothing; arithmetic:"
+            " the same sum without keys, for large simulations, hides nothing; off: it sees every"
+            " update."
+        ),
+    )
+    threshold: int | None = Field(
+        None,
+        ge=2,
+        description="Survivors that a sum needs; default: the smallest t > 2n/3 of the cohort.",
+    )
+    min_cohort: int = Field(
+        3, ge=3, description="Fewest sites that a sum may be over; two cannot hide from each other."
+    )
+    ring_bits: int = Field(32, ge=16, le=32, description="k of the ring Z/2^k that sums are in.")
+    dropout_share: float = Field(
+        0.1,
+        ge=0,
+        lt=0.5,
+        description="Above 200 sites: share that may drop out, from which the graph follows.",
+    )
+    corrupt_share: float = Field(
+        0.1,
+        ge=0,
+        lt=0.5,
+        description="Above 200 sites: share that may side with the coordinator, likewise.",
+    )
+    max_update_norm: float = Field(
+        16.0,
+        gt=0,
+        description="Bound on a site's update; one beyond it is refused at the site, not clipped.",
+    )
+    max_weight: int = Field(
+        10_000, ge=1, description="Public bound that example counts are clipped to."
+    )
+
+
 class SimulationSection(Section):
     """How a simulation is computed; none of it changes a result."""
 
@@ -361,6 +406,7 @@ class Config(Section):
     training: TrainingSection = TrainingSection()
     federation: FederationSection = FederationSection()
     privacy: PrivacySection = PrivacySection()
+    secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     simulation: SimulationSection = SimulationSection()
 
     @model_validator(mode="after")
@@ -373,6 +419,7 @@ class Config(Section):
             )
         if self.privacy.unit == "record":
             _check_record_privacy(self)
+        _check_secure_aggregation(self)
         return self
 
 
@@ -397,6 +444,31 @@ def _check_record_privacy(config: Config) -> None:
             "federation.select = 'best' would choose by unprotected validation metrics under"
             " privacy.unit = 'record'; set select = 'last'"
         )
+
+
+def _check_secure_aggregation(config: Config) -> None:
+    section, federation = config.secure_aggregation, config.federation
+    if section.mode == "off":
+        return
+    cure = "or set secure_aggregation.mode = 'off', and the coordinator sees every update"
+    if federation.strategy not in AVERAGING_STRATEGIES:
+        raise ValueError(
+            f"federation.strategy = '{federation.strategy}' works on single updates, which secure"
+            f" aggregation hides; choose {', '.join(AVERAGING_STRATEGIES)}, {cure}"
+        )
+    cohort = federation.sites_per_round or config.partition.sites
+    if cohort is not None and cohort < section.min_cohort:
+        raise ValueError(
+            f"a cohort of {cohort} sites is below secure_aggregation.min_cohort ="
+            f" {section.min_cohort}; take more sites, {cure}"
+        )
+    if section.threshold is not None and cohort is not None:
+        low, high = 2 * cohort // 3 + 1, cohort
+        if not low <= section.threshold <= high:
+            raise ValueError(
+                f"secure_aggregation.threshold = {section.threshold} is not between {low} (more"
+                f" than two thirds of the cohort) and {high}; change it or leave it out"
+            )
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:

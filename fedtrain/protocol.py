@@ -36,6 +36,17 @@ PROXIMAL_MU: Final = "proximal-mu"
 # Actions of secure aggregation (`train.secagg_share`): a site answers them from one state.
 SECAGG_ACTION: Final = ".secagg_"
 
+# Record of secure aggregation: the protocol's own message, encoded, and what it is for.
+SECAGG: Final = "secagg"
+SECAGG_MESSAGE: Final = "message"
+SECAGG_PURPOSE: Final = "purpose"
+SECAGG_COHORT: Final = "cohort"
+# In ARRAYS of a reply in mode "arithmetic": the encoded vector itself, (m,) words.
+WORDS: Final = "words"
+# What a secure sum is taken of; part of the name of the run that sites bind their keys to.
+TRAINING: Final = "train"
+EVALUATION: Final = "evaluate"
+
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"
 TRAIN_LOSS: Final = "train_loss"

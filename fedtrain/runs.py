@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class RunState:
         best_round: Round of the best model so far, where one is chosen by validation loss.
         best_loss: Its validation loss.
         seconds: Time spent in rounds, over all sittings.
+        run_id: Identifies the run to sites; made once.
+        sittings: How often the run was begun or gone on with.
         lengths: Committed bytes of the line files.
     """
 
@@ -66,6 +69,8 @@ class RunState:
     accountant: str | None = None
     best_round: int | None = None
     best_loss: float | None = None
+    run_id: str = ""
+    sittings: int = 0
     checkpoint: str | None = None
     best: str | None = None
     lengths: dict[str, int] = field(default_factory=dict)
@@ -96,7 +101,8 @@ class RunDirectory:
         digest = compute_digest(config)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         rounds = config.federation.rounds
-        run = cls(path, config, RunState("running", 0, rounds, digest, 0, started))
+        run_id = f"{digest[:16]}-{secrets.token_hex(8)}"
+        run = cls(path, config, RunState("running", 0, rounds, digest, 0, started, run_id=run_id))
         with _making(path):
             (path / "checkpoint").mkdir()
             run._lock()
@@ -138,6 +144,7 @@ class RunDirectory:
         arrays: Arrays,
         metrics: Mapping[str, float | int] | None = None,
         ledger: Iterable[str] = (),
+        transcript: Iterable[str] = (),
         seconds: float = 0.0,
         best_loss: float | None = None,
     ) -> None:
@@ -148,6 +155,7 @@ class RunDirectory:
             arrays: Model (`parameters`, `(d,)`) and strategy state.
             metrics: The round's line.
             ledger: The round's ledger lines.
+            transcript: What an auditor needs to check its secure sums, a line each.
             seconds: What the round took.
             best_loss: Given when this round's model is the best so far.
 
@@ -158,6 +166,9 @@ class RunDirectory:
             lengths = {
                 "metrics.jsonl": self._append("metrics.jsonl", _to_lines([metrics or {}])),
                 "ledger.jsonl": self._append("ledger.jsonl", "".join(f"{x}\n" for x in ledger)),
+                "transcript.jsonl": self._append(
+                    "transcript.jsonl", "".join(f"{x}\n" for x in transcript)
+                ),
             }
             checkpoint = f"checkpoint/round-{round:07d}.safetensors"
             _save_arrays(self.path / checkpoint, arrays)
@@ -180,7 +191,8 @@ class RunDirectory:
     def mark_running(self) -> None:
         """Write that the run goes on."""
         with self.writing():
-            self._write_state(status="running", reason=None)
+            sittings = self.state.sittings + 1
+            self._write_state(status="running", reason=None, sittings=sittings)
 
     def finish(self, status: Status, reason: str | None = None) -> None:
         """Write how the run ended."""
@@ -258,7 +270,7 @@ class RunDirectory:
 
     def _cut_back(self) -> None:
         """Cut off what was written after the last commit."""
-        for name in ("metrics.jsonl", "ledger.jsonl"):
+        for name in ("metrics.jsonl", "ledger.jsonl", "transcript.jsonl"):
             path, length = self.path / name, self.state.lengths.get(name, 0)
             actual = path.stat().st_size if path.exists() else 0
             if actual < length:

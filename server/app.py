@@ -18,6 +18,7 @@ from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
 from fedtrain.plan import compute_planned_cost
 from fedtrain.runs import RunDirectory
+from fedtrain.secagg.simulated import describe_roster
 
 from .engine import run_on_engine
 from .rounds import Observer, Rounds
@@ -60,6 +61,8 @@ def run_federation(grid: Grid, run: RunDirectory, observer: Observer | None = No
     central_test = None
     if config.data.central_test:
         central_test = Shards.open(config).load_central_test(setting.preparation)
+    if setting.roster is not None:
+        run.write_json("roster.json", describe_roster(setting.roster, config.run.seed))
     Rounds(grid, run, setting, central_test=central_test, observer=observer).run()
     write_results(run, setting)
     run.finish("finished")

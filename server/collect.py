@@ -46,6 +46,7 @@ class Tally:
         declined: Those of them that said so themselves, and so have released nothing.
         entries: What the sites say that they released, usable or not.
         bytes_up: Payload of the replies.
+        bytes_down: Payload of the messages.
     """
 
     survivors: int = 0
@@ -53,6 +54,7 @@ class Tally:
     declined: set[str] = field(default_factory=set)
     entries: list[LedgerEntry] = field(default_factory=list)
     bytes_up: int = 0
+    bytes_down: int = 0
 
 
 def sift(
@@ -84,6 +86,16 @@ def sift(
         tally.survivors += 1
         tally.bytes_up += vector.nbytes
         yield reply, vector
+
+
+def sift_sum(replies: Iterable[Message], *, size: int) -> list[tuple[Message, Vector]]:
+    """Return the one reply of a secure sum with its vector; nothing where it is not finite."""
+    pairs = []
+    for reply in replies:
+        vector = read_array(reply.content.array_records[ARRAYS], PARAMETERS, dtype="float32")
+        if vector.shape == (size,) and np.isfinite(vector).all():
+            pairs.append((reply, vector))
+    return pairs
 
 
 def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | None:

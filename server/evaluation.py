@@ -36,19 +36,19 @@ class Evaluation:
 
 
 def collect_evaluation(
-    replies: Iterable[Message], *, names: Mapping[int, str], classes: int
+    replies: Iterable[Message], *, names: Mapping[int, str] | None, classes: int
 ) -> Evaluation:
     """Add up the metric sums of all replies; a reply that cannot be read is logged and left out.
 
     Args:
         replies: Replies to evaluate messages.
-        names: Site name of each node id.
+        names: Site name of each node id; None where a reply is a sum over sites.
         classes: Number of classes.
     """
     result = Evaluation()
     totals: dict[str, MetricSums] = {}
     for reply in replies:
-        name = names.get(reply.metadata.src_node_id, "unknown")
+        name = (names or {}).get(reply.metadata.src_node_id, "unknown")
         try:
             parts = _read_sums(reply, classes)
         except PeerError as error:
@@ -57,7 +57,7 @@ def collect_evaluation(
         for key, (sums, size) in parts.items():
             totals[key] = totals[key] + sums if key in totals else sums
             result.bytes_up += size
-        if TEST_SUMS in parts:
+        if TEST_SUMS in parts and names is not None:
             own = compute_metrics(parts[TEST_SUMS][0])
             result.sites[name] = {f"test_{key}": value for key, value in own.items()}
     for key, prefix in ((VALIDATION_SUMS, "val"), (TEST_SUMS, "test")):
@@ -72,7 +72,7 @@ def _read_sums(reply: Message, classes: int) -> dict[str, tuple[MetricSums, int]
         raise PeerError(reply.error.reason)
     parts = {}
     for key in (VALIDATION_SUMS, TEST_SUMS):
-        flat: NDArray[np.float64] = read_array(  # type: ignore[assignment]
+        flat: NDArray[np.float64] = read_array(
             reply.content.array_records.get(ARRAYS), key, dtype="float64"
         )
         if not np.isfinite(flat).all():

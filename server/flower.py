@@ -1,9 +1,8 @@
 """The one module of the coordinator that knows Flower's arrays and grids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -111,16 +110,20 @@ class HeldArray(Array):
         return self._held
 
 
-def to_array_record(vector: Vector) -> ArrayRecord:
-    """Return the global model `(d,)` as a record of a message."""
+def hold(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return a record of arrays that are serialised only if they leave the process."""
     record = ArrayRecord()
-    record[PARAMETERS] = HeldArray(vector)  # given to the constructor, it would be serialised
+    for name, array in arrays.items():
+        record[name] = HeldArray(array)  # given to the constructor, it would be serialised
     return record
 
 
-def read_array(
-    record: ArrayRecord | None, name: str, *, dtype: str
-) -> NDArray[np.float32] | NDArray[np.float64]:
+def to_array_record(vector: Vector) -> ArrayRecord:
+    """Return the global model `(d,)` as a record of a message."""
+    return hold({PARAMETERS: vector})
+
+
+def read_array(record: ArrayRecord | None, name: str, *, dtype: str) -> NDArray[Any]:
     """Return one vector of a reply.
 
     Raises:
@@ -129,5 +132,5 @@ def read_array(
     array = record.get(name) if record is not None else None
     if array is None or array.dtype != dtype or len(array.shape) != 1:
         raise PeerError(f"a reply needs one {dtype} vector '{name}'")
-    vector: NDArray[np.float32] | NDArray[np.float64] = array.numpy()
+    vector: NDArray[Any] = array.numpy()
     return vector

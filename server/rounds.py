@@ -8,6 +8,7 @@ Shapes: d is the length of the flat parameter vector.
 """
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ from fedtrain.training.local import LocalTrainer
 from fedtrain.training.metrics import compute_metrics
 
 from .cohort import draw_cohort
-from .collect import Tally, fold, sift
+from .collect import Tally, fold, sift, sift_sum
 from .evaluation import Evaluation, collect_evaluation
 from .flower import CohortGrid, exchange, to_array_record
+from .secure import SecureGrid
 from .setup import Member, Setting
 from .strategies import (
     build_strategy,
@@ -43,7 +45,7 @@ from .strategies import (
 
 log = logging.getLogger("fedtrain.server")
 
-Metrics = dict[str, float | int]
+Metrics = dict[str, Any]  # flat: numbers, and why a round is void
 
 
 class Observer(Protocol):
@@ -91,6 +93,7 @@ class Rounds:
             self._config.federation, learning_rate=self._config.training.learning_rate
         )
         self._plan = build_record_plan(self._config)
+        self._secure = self._make_secure_grid()
         self._folds = needs_average_only(self._config.federation.strategy)
         self._spent = {member.name: 0 for member in setting.members}
         self._trainer: LocalTrainer | None = None
@@ -132,17 +135,18 @@ class Rounds:
         metrics |= self._account()
         seconds = time.perf_counter() - started
         metrics["seconds"] = round(seconds, 6)
-        if evaluation.sites or round_ == self._config.federation.rounds:
+        if evaluation.metrics or round_ == self._config.federation.rounds:
             self._run.write_json("sites.json", self._describe_sites(evaluation))
         self._run.commit(
             round=round_,
             arrays={PARAMETERS: trained.vector} | read_state(self._strategy),
             metrics=metrics,
             ledger=trained.ledger,
+            transcript=[] if self._secure is None else self._secure.take_transcript(),
             seconds=seconds,
             best_loss=self._find_best(metrics),
         )
-        log.info("round_committed %s", " ".join(f"{k}={v:.6g}" for k, v in metrics.items()))
+        log.info("round_committed %s", " ".join(describe_line(metrics)))
         if self._observer is not None:
             self._observer.on_round(metrics)
         return trained.vector
@@ -153,29 +157,21 @@ class Rounds:
         cohort = draw_cohort(
             self._setting.members, federation, seed=self._config.run.seed, round=round_
         )
-        tally = Tally()
-        aggregated, train_loss = None, None
         messages = self._configure(round_, vector, cohort)
+        tally, kept = Tally(), list[Message]()
         if messages:
-            replies = exchange(self._grid, messages, timeout=federation.round_timeout)
-            usable = sift(
-                replies,
-                tally,
-                names=self._names,
-                size=len(vector),
-                equal=federation.weighting == "equal",
-            )
-            folded = fold(usable, size=len(vector)) if self._folds else None
-            kept = [folded] if folded else [reply for reply, _ in usable]
-            if tally.survivors >= federation.min_survivors:
-                with np.errstate(over="ignore", invalid="ignore"):  # checked below
-                    aggregated, train_loss = self._strategy.aggregate_train(round_, kept)
+            collect = self._collect if self._secure is None else self._collect_sum
+            kept = collect(messages, tally, size=len(vector))
+        aggregated, train_loss = None, None
+        if kept and tally.survivors >= federation.min_survivors:
+            with np.errstate(over="ignore", invalid="ignore"):  # checked below
+                aggregated, train_loss = self._strategy.aggregate_train(round_, kept)
         metrics: Metrics = {
             "cohort": len(cohort),
             "survivors": tally.survivors,
             "bytes_up": tally.bytes_up,
-            "bytes_down": vector.nbytes * len(messages),
-        }
+            "bytes_down": tally.bytes_down,
+        } | self._describe_secure(messages)
         if train_loss is not None:
             metrics["train_loss"] = float(train_loss["train_loss"])  # type: ignore[arg-type]
         ledger = self._record(round_, cohort if messages else (), tally)
@@ -189,6 +185,66 @@ class Rounds:
                 f" training.learning_rate = {self._config.training.learning_rate:g}"
             )
         return Trained(result, metrics, ledger)
+
+    def _collect(self, messages: list[Message], tally: Tally, *, size: int) -> list[Message]:
+        """Send train messages; return the replies that the strategy gets, folded if it folds."""
+        federation = self._config.federation
+        tally.bytes_down = 4 * size * len(messages)
+        usable = sift(
+            exchange(self._grid, messages, timeout=federation.round_timeout),
+            tally,
+            names=self._names,
+            size=size,
+            equal=federation.weighting == "equal",
+        )
+        if not self._folds:
+            return [reply for reply, _ in usable]
+        folded = fold(usable, size=size)
+        return [folded] if folded is not None else []
+
+    def _collect_sum(self, messages: list[Message], tally: Tally, *, size: int) -> list[Message]:
+        """Send train messages by secure aggregation; return the one reply with the sum."""
+        secure = self._get_secure()
+        timeout = self._config.federation.round_timeout
+        pairs = sift_sum(secure.send_and_receive(messages, timeout=timeout), size=size)
+        kept = [reply for reply, _ in pairs]
+        last = secure.get_last()
+        tally.survivors = len(last.survivors) if kept else 0
+        tally.entries = list(last.entries.values())
+        tally.declined = last.declined - set(last.entries)
+        tally.bytes_up, tally.bytes_down = last.bytes_up, last.bytes_down
+        return kept
+
+    def _describe_secure(self, messages: list[Message]) -> Metrics:
+        """Return what the round's line says of its secure sum."""
+        if self._secure is None or not messages:
+            return {}
+        last = self._get_secure().get_last()
+        described: Metrics = {"threshold": last.threshold}
+        if last.void is not None:
+            described["void"] = last.void
+        return described
+
+    def _make_secure_grid(self) -> SecureGrid | None:
+        if self._config.secure_aggregation.mode == "off":
+            return None
+        state = self._run.state
+        return SecureGrid(
+            self._grid,
+            self._config,
+            names=self._names,
+            roster=self._setting.get_roster(),
+            digest=state.digest,
+            run_id=state.run_id,
+            attempt=max(0, state.sittings - 1),
+            classes=len(self._setting.preparation.label_names),
+            threads=os.cpu_count() or 1,
+        )
+
+    def _get_secure(self) -> SecureGrid:
+        if self._secure is None:
+            raise RuntimeError("this run has no secure aggregation")
+        return self._secure
 
     def _record(self, round_: int, cohort: Sequence[Member], tally: Tally) -> list[str]:
         """Count what each asked site released; return the round's ledger lines.
@@ -236,9 +292,14 @@ class Rounds:
                 round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
             )
             ordered = sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
-            replies = exchange(self._grid, ordered, timeout=section.round_timeout)
             classes = len(self._setting.preparation.label_names)
-            result = collect_evaluation(replies, names=self._names, classes=classes)
+            if self._secure is None:
+                replies = exchange(self._grid, ordered, timeout=section.round_timeout)
+                result = collect_evaluation(replies, names=self._names, classes=classes)
+            else:
+                sums = self._secure.send_and_receive(ordered, timeout=section.round_timeout)
+                result = collect_evaluation(sums, names=None, classes=classes)
+                result.bytes_up = self._secure.get_last().bytes_up
         if self._central_test is not None:
             if self._trainer is None:
                 self._trainer = LocalTrainer(self._setting.model, self._config, private=False)
@@ -282,3 +343,10 @@ class Rounds:
     def _largest_cohort(self) -> int:
         federation, sites = self._config.federation, len(self._setting.members)
         return min(federation.sites_per_round or sites, sites)
+
+
+def describe_line(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a round's line as `key=value` for the log."""
+    return [
+        f"{k}={v:.6g}" if isinstance(v, int | float) else f"{k}={v}" for k, v in metrics.items()
+    ]

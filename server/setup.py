@@ -28,6 +28,8 @@ from fedtrain.protocol import (
     SITE_NAME,
     STATISTICS_TEXT,
 )
+from fedtrain.secagg.messages import SignedRoster
+from fedtrain.secagg.simulated import make_signed_roster
 from fedtrain.seeds import make_torch_generator
 
 from .flower import exchange
@@ -56,12 +58,21 @@ class Setting:
         preparation: Fitted over all sites, or made of public constants.
         model: The start model; every later one has its architecture.
         base: Keys that every message's config record carries.
+        roster: The sites' identities, signed by the federation's root; None without secure
+            aggregation.
     """
 
     members: tuple[Member, ...]
     preparation: Preparation
     model: nn.Module
     base: dict[str, str]
+    roster: SignedRoster | None = None
+
+    def get_roster(self) -> SignedRoster:
+        """Return the federation's roster, which secure aggregation needs."""
+        if self.roster is None:
+            raise RunFailedError("this run has no roster; set secure_aggregation.mode = 'off'")
+        return self.roster
 
 
 def set_up(grid: Grid, config: Config) -> Setting:
@@ -102,7 +113,15 @@ def set_up(grid: Grid, config: Config) -> Setting:
         generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
-    return Setting(tuple(member for member, _ in descriptions), preparation, model, base)
+    members = tuple(member for member, _ in descriptions)
+    return Setting(members, preparation, model, base, _make_roster(config, members))
+
+
+def _make_roster(config: Config, members: Sequence[Member]) -> SignedRoster | None:
+    """Return the simulated federation's roster; a real site pins its own and refuses this one."""
+    if config.secure_aggregation.mode == "off":
+        return None
+    return make_signed_roster(config.run.seed, [member.name for member in members])
 
 
 def _wait_for_nodes(grid: Grid, config: Config) -> list[int]:

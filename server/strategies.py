@@ -10,13 +10,10 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedtrain.config import STRATEGIES, FederationSection
+from fedtrain.config import AVERAGING_STRATEGIES, STRATEGIES, FederationSection
 from fedtrain.errors import ConfigError
 from fedtrain.protocol import ARRAYS, CONFIG, PARAMETERS, WEIGHT
 
-# Strategies that need the weighted average of a round and no single update: their replies are
-# folded into one as they arrive, and secure aggregation can stand below them.
-AVERAGING: Final = ("FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad")
 # What a strategy carries from round to round.
 _STATE: Final = ("momentum_vector", "m_t", "v_t")
 # What fedtrain decides itself: the cohort, and what records are called.
@@ -101,7 +98,7 @@ def needs_average_only(name: str) -> bool:
     """Return whether a strategy works on the weighted average of a round alone."""
     if name not in STRATEGIES:
         raise ConfigError(f"federation.strategy = '{name}' is none of {', '.join(STRATEGIES)}")
-    return name in AVERAGING
+    return name in AVERAGING_STRATEGIES
 
 
 def read_state(strategy: FedAvg) -> dict[str, NDArray[Any]]:

@@ -32,10 +32,20 @@ class InProcessGrid(Grid):
         sites: Number of sites; site i is node `FIRST_NODE_ID + i`.
         workers: Worker processes; 1 is this process.
         log: File that workers write their log to.
+        results: Folder that sites write their own metrics to.
     """
 
-    def __init__(self, app: str, *, sites: int, workers: int = 1, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: str,
+        *,
+        sites: int,
+        workers: int = 1,
+        log: Path | None = None,
+        results: Path | None = None,
+    ) -> None:
         set_identity()
+        self._results = "" if results is None else str(results)
         self._sites = sites
         self._run: Run | None = None
         self._app: ClientApp | None = None
@@ -142,6 +152,7 @@ class InProcessGrid(Grid):
             "partition-id": node_id - FIRST_NODE_ID,
             "num-partitions": self._sites,
             "randomness": "simulated",
+            "results-dir": self._results,
         }
 
 

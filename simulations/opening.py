@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedtrain.aggregation import build_evaluation_encoding, build_training_encoding
 from fedtrain.config import Config, build_config, load_config
 from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.shards import Shards
@@ -64,6 +65,7 @@ def open_config(config: Config) -> Opened:
     statistics = (shards.compute_statistics(site) for site in range(len(shards)))
     preparation = fit_preparation(statistics, checked, shards.public)
     size = _verify_model(checked, preparation)
+    _verify_ring(checked, size, classes=len(preparation.label_names))
     _verify_central_test(shards, checked, preparation)
     return Opened(checked, len(shards), shards.compute_fingerprint(), preparation, size)
 
@@ -104,6 +106,16 @@ def _verify_model(config: Config, preparation: Preparation) -> int:
         is_discrete=preparation.is_discrete,
     )
     return Layout.of(model).size
+
+
+def _verify_ring(config: Config, size: int, *, classes: int) -> None:
+    """Prove that no secure sum can wrap around its ring."""
+    if config.secure_aggregation.mode == "off":
+        return
+    sites = config.partition.sites or 0
+    cohort = config.federation.sites_per_round or sites
+    build_training_encoding(config, size=size, cohort=cohort)
+    build_evaluation_encoding(config, classes=classes, cohort=sites)
 
 
 def _verify_central_test(shards: Shards, config: Config, preparation: Preparation) -> None:

@@ -135,7 +135,11 @@ def _simulate(run: RunDirectory, display: Display) -> None:
     run.mark_running()
     path = run.path / "log.txt"
     sites, workers = run.config.partition.sites or 0, run.config.simulation.workers
-    grid = InProcessGrid(CLIENT_APP, sites=sites, workers=workers, log=path)
+    results = run.path / "sites"
+    if run.config.secure_aggregation.mode != "off":
+        with run.writing():
+            results.mkdir(exist_ok=True)
+    grid = InProcessGrid(CLIENT_APP, sites=sites, workers=workers, log=path, results=results)
     with logging_to(path), grid:
         try:
             load_app(MAKE_SERVER_APP)(run, display)(grid, make_context(COORDINATOR_NODE_ID, {}, {}))

@@ -45,6 +45,12 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
             " data.bounds"
         )
     _verify_names(config, public)
+    if config.secure_aggregation.mode == "protocol" and needs_statistics(config, public):
+        raise ConfigError(
+            f"data.preparation = {kind!r} needs each site's own counts and sums in plain, which"
+            " secure aggregation hides; set data.bounds, data.categories and data.classes, or"
+            " secure_aggregation.mode = 'off'"
+        )
     private = config.privacy.unit == "record"
     if private and public.label_names is None:
         raise ConfigError(

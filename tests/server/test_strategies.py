@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedtrain.config import STRATEGIES, FederationSection
+from fedtrain.config import AVERAGING_STRATEGIES, STRATEGIES, FederationSection
 from fedtrain.errors import ConfigError
 from fedtrain.protocol import ARRAYS, METRICS, PARAMETERS, TRAIN_LOSS, WEIGHT
 from server.collect import fold
 from server.flower import CohortGrid, to_array_record
 from server.strategies import (
-    AVERAGING,
     build_strategy,
     check_cohort,
     read_state,
@@ -67,7 +66,7 @@ def test_every_strategy_runs_a_round_on_the_flat_vector(name):
     assert (result != 0).any()
 
 
-@pytest.mark.parametrize("name", AVERAGING)
+@pytest.mark.parametrize("name", AVERAGING_STRATEGIES)
 def test_averaging_strategy_gives_the_same_from_folded_replies(name):
     start = np.linspace(-1, 1, 5, dtype=np.float32)
     one, other = make_strategy(name), make_strategy(name)

@@ -1,0 +1,268 @@
+"""The site's side of secure aggregation: its session, fed with what it trains or evaluates.
+
+The global model comes with the announcement of a round, whose context binds its digest into every
+mask key; training happens only when the masked vector is asked for. A plain update, weight or
+metric does not leave the site.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from fedtrain.aggregation import (
+    build_evaluation_encoding,
+    build_training_encoding,
+    encode_evaluation,
+    encode_training,
+    get_max_weight,
+)
+from fedtrain.errors import PeerError, SiteError
+from fedtrain.params import Vector
+from fedtrain.plan import make_entry
+from fedtrain.protocol import (
+    ARRAYS,
+    EVALUATION,
+    LEDGER_LINE,
+    PREPARATION_TEXT,
+    RELEASE,
+    SECAGG,
+    SECAGG_COHORT,
+    SECAGG_MESSAGE,
+    SECAGG_PURPOSE,
+    SERVER_ROUND,
+    TRAINING,
+    WORDS,
+)
+from fedtrain.secagg.codec import Message as SecureMessage
+from fedtrain.secagg.codec import decode, encode
+from fedtrain.secagg.masks import Words
+from fedtrain.secagg.messages import (
+    AdvertisementList,
+    RoundContext,
+    ShareDelivery,
+    SignatureList,
+    SurvivorSet,
+)
+from fedtrain.secagg.policy import SitePolicy
+from fedtrain.secagg.simulated import make_identity, make_policy
+from fedtrain.secagg.site import SiteSession
+from fedtrain.secagg.store import MemoryStore
+from fedtrain.training.metrics import MetricSums, compute_metrics
+
+from .flower import read_parameters, to_array_record
+from .handlers import compute_sums, compute_update
+from .site import Site, open_site, read_config, read_number, read_text
+
+
+@dataclass
+class Attempt:
+    """A site's part in one attempt of one secure sum, between messages.
+
+    Attributes:
+        session: The protocol's state.
+        purpose: TRAINING or EVALUATION.
+        record: The announcement's config record.
+        vector: Global model, `(d,)`.
+        cohort: Most sites that may be summed.
+    """
+
+    session: SiteSession
+    purpose: str
+    record: ConfigRecord
+    vector: Vector
+    cohort: int
+
+
+def advertise(message: Message, context: Context) -> Message:
+    """Answer the announcement of a round: check it, and send this round's signed keys."""
+    site = open_site(message, context)
+    _require_mode(site, "protocol")
+    record, secure = read_config(message), _read_secure(message)
+    announced = decode(_read_bytes(secure), RoundContext)
+    purpose = _read_purpose(secure)
+    if announced.round != int(read_number(record, SERVER_ROUND)) or not announced.run.endswith(
+        f"/{purpose}"
+    ):
+        raise PeerError("the announced context is of another round or purpose than its message")
+    vector = read_parameters(message)
+    label = f"secure {purpose} {announced.attempt}"
+    session = SiteSession(
+        site.name,
+        make_identity(site.config.run.seed, site.name),
+        policy=_get_policy(site),
+        store=site.runtime.stores.setdefault(site.index, MemoryStore()),
+        generator=site.make_generator(label, announced.round),
+    )
+    answer = session.advertise(
+        announced,
+        config_digest=bytes.fromhex(site.runtime.digest),
+        model_digest=hashlib.sha256(vector.tobytes()).digest(),
+    )
+    attempt = Attempt(session, purpose, record, vector, len(announced.cohort))
+    site.runtime.attempts[site.index] = attempt
+    return _answer(message, answer)
+
+
+def share(message: Message, context: Context) -> Message:
+    """Answer the peers' keys: check them, and send encrypted shares of this site's secrets."""
+    _, attempt = _find_attempt(message, context)
+    listed = decode(_read_bytes(_read_secure(message)), AdvertisementList)
+    return _answer(message, attempt.session.share_keys(listed))
+
+
+def mask(message: Message, context: Context) -> Message:
+    """Train or evaluate, and send the masked vector."""
+    site, attempt = _find_attempt(message, context)
+    delivery = decode(_read_bytes(_read_secure(message)), ShareDelivery)
+    words = _compute_words(
+        site,
+        attempt.purpose,
+        attempt.record,
+        vector=attempt.vector,
+        cohort=attempt.cohort,
+        context=context,
+    )
+    masked = attempt.session.mask(words, delivery)
+    reply = _answer(message, masked)
+    if attempt.purpose == TRAINING:
+        reply.content[RELEASE] = _make_release(site, attempt.record, words)
+    return reply
+
+
+def sign(message: Message, context: Context) -> Message:
+    """Answer the set of survivors: sign it, the only one of this round."""
+    _, attempt = _find_attempt(message, context)
+    offered = decode(_read_bytes(_read_secure(message)), SurvivorSet)
+    return _answer(message, attempt.session.sign_survivors(offered))
+
+
+def unmask(message: Message, context: Context) -> Message:
+    """Answer the survivors' signatures: reveal the shares that the sum needs."""
+    _, attempt = _find_attempt(message, context)
+    listed = decode(_read_bytes(_read_secure(message)), SignatureList)
+    return _answer(message, attempt.session.unmask(listed))
+
+
+def encode_plainly(message: Message, context: Context) -> Message:
+    """Answer in mode "arithmetic": the encoded vector itself, which hides nothing."""
+    site = open_site(message, context)
+    _require_mode(site, "arithmetic")
+    record, secure = read_config(message), _read_secure(message)
+    purpose = _read_purpose(secure)
+    cohort = secure.get(SECAGG_COHORT)
+    if not isinstance(cohort, int):
+        raise PeerError(f"the message lacks '{SECAGG_COHORT}'")
+    words = _compute_words(
+        site, purpose, record, vector=read_parameters(message), cohort=cohort, context=context
+    )
+    content = RecordDict({ARRAYS: to_array_record({WORDS: words})})
+    if purpose == TRAINING:
+        content[RELEASE] = _make_release(site, record, words)
+    return Message(content, reply_to=message)
+
+
+def _compute_words(
+    site: Site, purpose: str, record: ConfigRecord, *, vector: Vector, cohort: int, context: Context
+) -> Words:
+    """Return this site's encoded vector, `(m,)`."""
+    generator = site.make_generator(f"rounding {purpose}", int(read_number(record, SERVER_ROUND)))
+    if purpose == TRAINING:
+        update, weight = compute_update(site, record, vector)
+        return encode_training(
+            build_training_encoding(site.config, size=len(vector), cohort=cohort),
+            update.vector - vector,
+            weight=weight,
+            train_loss=update.train_loss,
+            max_weight=get_max_weight(site.config),
+            generator=generator,
+        )
+    validation, test = compute_sums(site, record, vector)
+    _note_results(site, record, test, folder=str(context.node_config.get("results-dir", "")))
+    preparation, _ = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
+    classes = len(preparation.label_names)
+    encoding = build_evaluation_encoding(site.config, classes=classes, cohort=cohort)
+    return encode_evaluation(encoding, validation, test, generator=generator)
+
+
+def _note_results(
+    site: Site, record: ConfigRecord, test: MetricSums | None, *, folder: str
+) -> None:
+    """Write the site's own metrics down where the site wants them: they are not sent."""
+    if not folder or test is None:
+        return
+    metrics = {f"test_{name}": value for name, value in compute_metrics(test).items()}
+    line = {"site": site.name, "round": int(read_number(record, SERVER_ROUND))} | metrics
+    path = Path(folder) / f"{site.index:06d}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _make_release(site: Site, record: ConfigRecord, words: Words) -> ConfigRecord:
+    """Return the ledger line of what leaves the site: the vector as it is sent."""
+    entry = make_entry(
+        site.runtime.plan,
+        site=site.name,
+        round=int(read_number(record, SERVER_ROUND)),
+        update_digest=hashlib.sha256(words.tobytes()).hexdigest(),
+    )
+    return ConfigRecord({LEDGER_LINE: entry.to_json()})
+
+
+def _get_policy(site: Site) -> SitePolicy:
+    """Return the site's own policy and pinned roster."""
+    if not site.simulated:
+        raise SiteError(
+            "secure aggregation needs this node's own identity and the federation's roster, which"
+            " Flower's nodes do not have; set secure_aggregation.mode = 'off' for this run"
+        )
+    if site.runtime.policy is None:
+        site.runtime.policy = make_policy(
+            site.config.run.seed, site.runtime.shards.site_names, site.config.secure_aggregation
+        )
+    return site.runtime.policy
+
+
+def _require_mode(site: Site, mode: str) -> None:
+    if site.config.secure_aggregation.mode != mode:
+        raise PeerError(
+            f"secure_aggregation.mode = '{site.config.secure_aggregation.mode}', the message is of"
+            f" mode '{mode}'"
+        )
+
+
+def _find_attempt(message: Message, context: Context) -> tuple[Site, Attempt]:
+    site = open_site(message, context)
+    attempt = site.runtime.attempts.get(site.index)
+    if not isinstance(attempt, Attempt):
+        raise PeerError("this site has not advertised keys for this round, or has lost them")
+    return site, attempt
+
+
+def _read_secure(message: Message) -> ConfigRecord:
+    record = message.content.config_records.get(SECAGG)
+    if record is None:
+        raise PeerError(f"the message lacks its '{SECAGG}' record")
+    return record
+
+
+def _read_bytes(record: ConfigRecord) -> bytes:
+    value = record.get(SECAGG_MESSAGE)
+    if not isinstance(value, bytes):
+        raise PeerError(f"the message lacks '{SECAGG_MESSAGE}'")
+    return value
+
+
+def _read_purpose(record: ConfigRecord) -> str:
+    purpose = record.get(SECAGG_PURPOSE)
+    if purpose not in (TRAINING, EVALUATION):
+        raise PeerError(f"'{SECAGG_PURPOSE}' is {purpose!r}; it must be train or evaluate")
+    return str(purpose)
+
+
+def _answer(message: Message, answer: SecureMessage) -> Message:
+    record = ConfigRecord({SECAGG_MESSAGE: bytes(encode(answer))})
+    return Message(RecordDict({SECAGG: record}), reply_to=message)
