@@ -43,10 +43,13 @@ def test_trial_accepts_a_model_that_is_not_finite_on_made_up_records():
 
 
 def test_trial_refuses_a_parameter_without_gradients_of_single_records():
-    class Idle(nn.Linear):
+    class Idle(nn.Module):
         def __init__(self):
-            super().__init__(4, 2)
-            self.idle = nn.Linear(4, 2)
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.used(x)
 
     verify(Idle(), OWN)
     with pytest.raises(ConfigError, match="use layers that it supports"):
