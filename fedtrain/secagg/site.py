@@ -63,6 +63,16 @@ from fedtrain.secagg.shares import split
 from fedtrain.secagg.store import MASKED, SIGNED, UNMASKED, StateStore
 
 
+def forget_halves(
+    held: tuple[HeldShares, ...], survivors: tuple[str, ...]
+) -> tuple[HeldShares, ...]:
+    """Return what may still be revealed: of survivors the seed share, of others the key share."""
+    gone, alive = bytes(SHARE_BYTES), set(survivors)
+    return tuple(
+        replace(one, **{"key_share" if one.site in alive else "seed_share": gone}) for one in held
+    )
+
+
 class SiteSession:
     """A site's part in one attempt of one round.
 
@@ -263,7 +273,8 @@ class SiteSession:
         record, survivors = self._record, offered.survivors
         if self.stage == MASKED:
             self._check_survivors(survivors)
-            self._commit(replace(record, stage=SIGNED, survivors=survivors))
+            held = forget_halves(record.held, survivors)
+            self._commit(replace(record, stage=SIGNED, survivors=survivors, held=held))
         elif survivors != record.survivors:
             raise RefusalError(
                 "already-answered", "another survivor set of this round is signed; one is all"
@@ -293,8 +304,8 @@ class SiteSession:
                 tuple(RevealedShare(one.site, one.seed_share) for one in seeds),
                 tuple(RevealedShare(one.site, one.key_share) for one in keys),
             )
-            done = replace(self._record, stage=UNMASKED, unmasking=encode(answer))
-            self._commit(done)
+            unmasking = encode(answer)
+            self._commit(replace(self._record, stage=UNMASKED, held=(), unmasking=unmasking))
         return decode(self._record.unmasking, Unmasking)
 
     @property

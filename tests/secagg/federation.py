@@ -103,9 +103,7 @@ class Round:
 
     def alive(self, stage, sites):
         order = ("advertise", "share", "mask", "sign", "unmask")
-        gone = {
-            s for one in order[: order.index(stage) + 1] for s in self.drops.get(one, ())
-        }
+        gone = {s for one in order[: order.index(stage) + 1] for s in self.drops.get(one, ())}
         return [site for site in sites if site not in gone]
 
     def advertise(self):
