@@ -48,6 +48,7 @@ from fedtrain.secagg.messages import (
     Unmasking,
 )
 from fedtrain.secagg.openings import Openings
+from fedtrain.secagg.policy import MIN_COHORT
 from fedtrain.secagg.roster import get_keys, is_signed
 from fedtrain.secagg.transcript import RoundTranscript
 
@@ -271,8 +272,10 @@ class CoordinatorSession:
 
     def _end(self, stage: str, following: str, left: Collection[str]) -> None:
         self._require(stage)
-        if len(left) < self._context.threshold:
-            least = self._context.threshold
+        least = self._context.threshold
+        if stage != "sign":
+            least = max(least, MIN_COHORT)
+        if len(left) < least:
             self._stop("too-few-sites", f"{len(left)} sites are below the threshold {least}")
         self._stage = following
 

@@ -69,7 +69,8 @@ def forget_halves(
     """Return what may still be revealed: of survivors the seed share, of others the key share."""
     gone, alive = bytes(SHARE_BYTES), set(survivors)
     return tuple(
-        replace(one, **{"key_share" if one.site in alive else "seed_share": gone}) for one in held
+        replace(one, key_share=gone) if one.site in alive else replace(one, seed_share=gone)
+        for one in held
     )
 
 

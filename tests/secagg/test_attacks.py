@@ -399,7 +399,7 @@ def test_both_shares_of_one_peer_are_never_revealed():
 
 def test_both_shares_would_reveal_the_update_if_unchecked():
     """With both secrets of a site its single vector is plain: why one answer a round is all."""
-    attempt = start("unmask", n=4)
+    attempt = start("sign", n=4)
     held = [attempt.sessions[s]._record.held for s in attempt.context.cohort if s != VICTIM]
     mine = [one for row in held for one in row if one.site == VICTIM]
     openings = Openings(attempt.context.cohort, {}, transcript=b"")
@@ -445,7 +445,7 @@ def test_own_identity_as_a_peer_is_refused():
     ads = list(attempt.listed.advertisements)
     own = ads[1]
     with refuses("duplicate"):
-        attempt.sessions[VICTIM].share_keys(AdvertisementList(tuple([*ads[:2], own, *ads[2:]])))
+        attempt.sessions[VICTIM].share_keys(AdvertisementList((*ads[:2], own, *ads[2:])))
     with refuses("own-entry"):
         fake = replace(own, mask_key=bytes(range(32)))
         attempt.sessions[VICTIM].share_keys(AdvertisementList((ads[0], fake, *ads[2:])))

@@ -116,11 +116,10 @@ def test_answer_does_not_leave_if_it_cannot_be_stored(step, monkeypatch):
     session = attempt.sessions[SITE]
     before = session.export_state()
     monkeypatch.setattr(attempt.federation.stores[SITE], "save", lambda *_: 1 / 0)
+    steps = {"sign": session.sign_survivors, "unmask": session.unmask}
+    asked = attempt.survivors if step == "sign" else attempt.signatures
     with pytest.raises(ZeroDivisionError):
-        if step == "sign":
-            session.sign_survivors(attempt.survivors)
-        else:
-            session.unmask(attempt.signatures)
+        steps[step](asked)
     assert session.export_state() == before
 
 
