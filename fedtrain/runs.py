@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import platform
-import secrets
 import shutil
 import subprocess
 import sys
@@ -53,8 +52,6 @@ class RunState:
         best_round: Round of the best model so far, where one is chosen by validation loss.
         best_loss: Its validation loss.
         seconds: Time spent in rounds, over all sittings.
-        run_id: Identifies the run to sites; made once.
-        sittings: How often the run was begun or gone on with.
         lengths: Committed bytes of the line files.
     """
 
@@ -69,8 +66,6 @@ class RunState:
     accountant: str | None = None
     best_round: int | None = None
     best_loss: float | None = None
-    run_id: str = ""
-    sittings: int = 0
     checkpoint: str | None = None
     best: str | None = None
     lengths: dict[str, int] = field(default_factory=dict)
@@ -101,8 +96,7 @@ class RunDirectory:
         digest = compute_digest(config)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         rounds = config.federation.rounds
-        run_id = f"{digest[:16]}-{secrets.token_hex(8)}"
-        run = cls(path, config, RunState("running", 0, rounds, digest, 0, started, run_id=run_id))
+        run = cls(path, config, RunState("running", 0, rounds, digest, 0, started))
         with _making(path):
             (path / "checkpoint").mkdir()
             run._lock()
@@ -191,8 +185,7 @@ class RunDirectory:
     def mark_running(self) -> None:
         """Write that the run goes on."""
         with self.writing():
-            sittings = self.state.sittings + 1
-            self._write_state(status="running", reason=None, sittings=sittings)
+            self._write_state(status="running", reason=None)
 
     def finish(self, status: Status, reason: str | None = None) -> None:
         """Write how the run ended."""

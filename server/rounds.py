@@ -228,15 +228,12 @@ class Rounds:
     def _make_secure_grid(self) -> SecureGrid | None:
         if self._config.secure_aggregation.mode == "off":
             return None
-        state = self._run.state
         return SecureGrid(
             self._grid,
             self._config,
             names=self._names,
             roster=self._setting.get_roster(),
-            digest=state.digest,
-            run_id=state.run_id,
-            attempt=max(0, state.sittings - 1),
+            digest=self._run.state.digest,
             classes=len(self._setting.preparation.label_names),
             threads=os.cpu_count() or 1,
         )

@@ -116,8 +116,6 @@ class SecureGrid(CohortGrid):
         names: dict[int, str],
         roster: SignedRoster,
         digest: str,
-        run_id: str,
-        attempt: int,
         classes: int,
         threads: int = 1,
     ) -> None:
@@ -129,8 +127,6 @@ class SecureGrid(CohortGrid):
             names: Site name of each node id.
             roster: Signed by the federation's root.
             digest: Of the config.
-            run_id: Identifies the run to the sites.
-            attempt: How often the run was resumed: a round under way then is another attempt.
             classes: C.
             threads: How many remove masks.
         """
@@ -141,8 +137,6 @@ class SecureGrid(CohortGrid):
         self._nodes = {name: node for node, name in names.items()}
         self._roster = roster
         self._digest = digest
-        self._run_id = run_id
-        self._attempt = attempt
         self._classes = classes
         self._threads = threads
         self.last: SecureRound | None = None
@@ -270,9 +264,9 @@ class SecureGrid(CohortGrid):
         )
         return RoundContext(
             federation=self._roster.roster.federation,
-            run=f"{self._run_id}/{last.purpose}",
+            run=f"{self._digest[:32]}/{last.purpose}",  # of a simulation: it repeats to the byte
             round=round_,
-            attempt=self._attempt,
+            attempt=0,
             roster_digest=compute_roster_digest(self._roster),
             config_digest=bytes.fromhex(self._digest),
             model_digest=hashlib.sha256(vector.tobytes()).digest(),

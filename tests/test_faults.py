@@ -19,7 +19,7 @@ from fedtrain.runs import RunDirectory
 
 DIGITS = """
 [partition]
-sites = 3
+sites = 4
 [model]
 hidden = [8]
 [federation]
@@ -52,6 +52,8 @@ def build(input_shape, classes):
     return Fragile(classes)
 """
 FRAGILE = """
+[secure_aggregation]
+mode = "off"
 [data]
 source = "{name}:load"
 preparation = "none"
@@ -161,7 +163,8 @@ def test_poor_site_is_warned_of_and_the_run_goes_on(simulate, folder, labels, ev
         (folder / "sites" / f"{name}.csv").write_text("\n".join(["dose,sick", *rows]))
     (folder / "poor.toml").write_text(
         '[data]\nsource = "csv"\npath = "sites"\nlabel = "sick"\n'
-        '[partition]\nscheme = "natural"\n[model]\nname = "logistic"'
+        '[partition]\nscheme = "natural"\n[model]\nname = "logistic"\n'
+        '[secure_aggregation]\nmode = "off"'
     )
     output = simulate("poor.toml", "--out", "a", "--quiet")
     assert output == (0, "a\n", "")

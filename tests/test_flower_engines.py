@@ -27,6 +27,8 @@ COMMANDS = Path(sys.executable).parent
 START_SECONDS, RUN_SECONDS, STOP_SECONDS = 60, 240, 20
 
 TRAINED = """
+[secure_aggregation]
+mode = "off"
 [data]
 source = "sklearn:digits"
 [partition]
@@ -38,6 +40,8 @@ rounds = 2
 """
 # One round trip a round: nothing is held out, so nothing is evaluated.
 SHORTEST = """
+[secure_aggregation]
+mode = "off"
 [data]
 source = "sklearn:digits"
 validation_fraction = 0.0

@@ -22,9 +22,12 @@ from fedtrain.protocol import (
 )
 from simulations.flower import make_context, set_identity, set_message_id
 
-PLAIN = "[partition]\nsites = 3\n[model]\nname = 'logistic'"
+OFF = "\n[secure_aggregation]\nmode = 'off'\n"
+PLAIN = "[partition]\nsites = 3\n[model]\nname = 'logistic'" + OFF
 PUBLIC = resolve(parse_config(PLAIN))
 PRIVATE = """
+[secure_aggregation]
+mode = "off"
 [partition]
 sites = 3
 [model]

@@ -24,7 +24,11 @@ LABELS = Category(np.array([0, 1, 1, 0], dtype=np.int32), ("no", "yes"))
 
 def make_config(*, private: bool = False, **data: Any) -> Config:
     tree: dict[str, Any] = {"data": {"source": "csv", **data}}
-    return build_config(tree | ({"privacy": RECORD, "training": POISSON} if private else {}))
+    return build_config(
+        {"secure_aggregation": {"mode": "off"}}
+        | tree
+        | ({"privacy": RECORD, "training": POISSON} if private else {})
+    )
 
 
 def make_table() -> Table:

@@ -23,7 +23,14 @@ NATURAL = {"scheme": "natural"}
 
 
 def make_config(data: dict[str, Any], partition: dict[str, Any], seed: int = 0) -> Config:
-    return build_config({"run": {"seed": seed}, "data": data, "partition": partition})
+    return build_config(
+        {
+            "run": {"seed": seed},
+            "data": data,
+            "partition": partition,
+            "secure_aggregation": {"mode": "off"},
+        }
+    )
 
 
 def digits(**partition: Any) -> Config:

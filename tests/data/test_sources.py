@@ -17,7 +17,9 @@ PLAY = "A:\nabcdef\n\nB:\nxyz\n\nA:\nghijkl\n\nC:\né?\n"
 
 
 def make_config(source: str, path: Path | None = None, **data: Any) -> Config:
-    return build_config({"data": {"source": source, "path": path, **data}})
+    return build_config(
+        {"data": {"source": source, "path": path, **data}, "secure_aggregation": {"mode": "off"}}
+    )
 
 
 def load(source: str, path: Path | None = None, **data: Any) -> Records:

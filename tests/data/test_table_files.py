@@ -16,7 +16,13 @@ PEOPLE = "age,sex,ill\n30, f,no\n?,m,yes\n50,,no\n0,f,?\n"
 
 def make_config(path: Path, *, scheme: str = "natural", **data: Any) -> Config:
     partition = {"scheme": scheme} | ({} if scheme == "natural" else {"sites": 2})
-    return build_config({"data": {"source": "csv", "path": path, **data}, "partition": partition})
+    return build_config(
+        {
+            "data": {"source": "csv", "path": path, **data},
+            "partition": partition,
+            "secure_aggregation": {"mode": "off"},
+        }
+    )
 
 
 def load(path: Path, **data: Any) -> Records:

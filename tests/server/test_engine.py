@@ -13,9 +13,9 @@ def read_state(path):
 
 
 def test_open_run_applies_overrides(tmp_path):
-    options = {"scenario": "digits", "set": "partition.sites=2 federation.rounds=3", "resume": ""}
+    options = {"scenario": "digits", "set": "partition.sites=4 federation.rounds=3", "resume": ""}
     run = open_run(options | {"out": str(tmp_path / "run")})
-    assert (run.config.partition.sites, run.config.federation.rounds) == (2, 3)
+    assert (run.config.partition.sites, run.config.federation.rounds) == (4, 3)
     assert run.path == tmp_path / "run"
 
 

@@ -15,7 +15,7 @@ from server.app import run_federation
 from server.flower import CohortGrid, to_array_record
 from simulations.grid import InProcessGrid
 
-TEXT = "[partition]\nsites = 3\n[model]\nname = 'logistic'\n[federation]\nrounds = 2"
+TEXT = "[partition]\nsites = 3\n[model]\nname = 'logistic'\n[secure_aggregation]\nmode = 'off'\n[federation]\nrounds = 2"
 
 
 class Tampering(CohortGrid):

@@ -17,6 +17,7 @@ def make_config(sites, **federation):
                 "partition": {"sites": sites},
                 "model": {"name": "logistic"},
                 "federation": federation,
+                "secure_aggregation": {"mode": "off"},
             }
         )
     )

@@ -40,7 +40,7 @@ PRIVATE = """
 name = "private"
 [partition]
 scheme = "iid"
-sites = 4
+sites = 5
 [training]
 sampling = "poisson"
 sample_rate = 0.2
@@ -48,7 +48,7 @@ local_steps = 3
 expected_batch_size = 50
 [federation]
 rounds = 4
-sites_per_round = 2
+sites_per_round = 3
 [privacy]
 unit = "record"
 target_epsilon = 5.0
@@ -86,6 +86,7 @@ def test_one_client_with_all_data_equals_plain_pytorch(tmp_path):
         tmp_path / "run",
         SMALL,
         "partition.sites=1",
+        "secure_aggregation.mode=off",
         "partition.scheme=iid",
         "federation.rounds=1",
         "data.validation_fraction=0",
@@ -158,7 +159,7 @@ def test_epsilon_counts_each_site_s_own_rounds(tmp_path):
     for entry in directory.read_ledger():
         rounds[entry.site] += 1
         assert entry.noise_multiplier == config.privacy.noise_multiplier
-    assert sum(rounds.values()) == 8
+    assert sum(rounds.values()) == 12
     for name, site in sites.items():
         assert site["rounds"] == rounds[name]
         events = [entry.to_event() for entry in directory.read_ledger() if entry.site == name]
