@@ -159,12 +159,9 @@ def _invert(value: int) -> int:
     rest, other = _MODULUS, value
     zero, one = 0, 1
     while other != 1:
-        shift = rest.bit_length() - other.bit_length()
-        if shift < 0:
-            rest, other, zero, one = other, rest, one, zero
-            continue
-        rest ^= other << shift
-        zero ^= one << shift
-        if rest.bit_length() < other.bit_length():
-            rest, other, zero, one = other, rest, one, zero
+        while rest.bit_length() >= other.bit_length():
+            shift = rest.bit_length() - other.bit_length()
+            rest ^= other << shift
+            zero ^= one << shift
+        rest, other, zero, one = other, rest, one, zero
     return one

@@ -8,10 +8,12 @@ import pytest
 from scipy import stats
 
 from fedtrain.errors import ConfigError
-from fedtrain.secagg import RefusalError
+from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.secagg import RefusalError, SiteSession, encode
 from fedtrain.secagg.graph import Graph, GraphPlan, compute_probability, draw_ring, plan_graph
-from fedtrain.secagg.messages import SurvivorSet
-from tests.secagg.federation import Federation, Round, name_sites
+from fedtrain.secagg.messages import SiteRecord, SurvivorSet
+from fedtrain.secagg.store import MASKED
+from tests.secagg.federation import Federation, name_sites
 
 SMALL = {"dropout_share": 0.15, "corrupt_share": 0.15, "failure_bits": 5, "complete_up_to": 20}
 
@@ -136,16 +138,28 @@ def test_honest_survivors_stay_connected_whatever_the_coordinator_drops():
     assert accepted > 20
 
 
-@pytest.mark.slow
 def test_survivor_set_that_isolates_a_site_is_refused():
-    federation = Federation(204)
-    context = federation.make_context(threshold=137)
-    attempt = Round(federation, context).run_until("mask")
-    victim = "site-000"
-    session = attempt.sessions[victim]
-    session.mask(attempt.vectors[victim], attempt.deliveries[victim])
-    around = attempt.coordinator._graph.list_neighbours(victim)[:60]
-    left = tuple(site for site in federation.sites if site not in around)
+    federation, victim = Federation(204), "site-000"
+    context = federation.make_context()
+    plan, seed = plan_graph(204), bytes(32)
+    sites = federation.sites
+    record = SiteRecord(context, MASKED, sites, seed, sites, (), (), b"")
+    around = Graph(sites, plan, seed=seed).list_neighbours(victim)[:60]
     with pytest.raises(RefusalError) as caught:
-        session.sign_survivors(SurvivorSet(left))
+        restore(federation, victim, record).sign_survivors(
+            SurvivorSet(tuple(site for site in sites if site not in around))
+        )
     assert caught.value.reason == "graph"
+    restore(federation, victim, record).sign_survivors(SurvivorSet(sites[:190]))
+
+
+def restore(federation, site, record):
+    federation.stores[site].save(record.context.run, encode(record))
+    return SiteSession.restore(
+        encode(record),
+        site,
+        identity=federation.identities[site],
+        policy=federation.policy,
+        store=federation.stores[site],
+        generator=SecureGenerator.from_system(),
+    )
