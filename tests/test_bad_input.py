@@ -11,6 +11,8 @@ import pytest
 from fedtrain import cli
 
 HOSPITALS = """
+[secure_aggregation]
+mode = "off"
 [data]
 source = "csv"
 path = "hospitals"
@@ -22,8 +24,12 @@ scheme = "natural"
 name = "logistic"
 [federation]
 rounds = 2
+[secure_aggregation]
+mode = "off"
 """
 PRIVATE = """
+[secure_aggregation]
+mode = "off"
 [data]
 source = "sklearn:digits"
 [partition]
@@ -172,6 +178,24 @@ def test_config_that_cannot_run_is_refused(refuse, command, override, message):
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("partition.sites=2", "a cohort of 2 sites is below secure_aggregation.min_cohort = 3"),
+        ("federation.strategy=Krum", "works on single updates, which secure aggregation hides"),
+        ("secure_aggregation.threshold=2", "= 2 is not between 3 (more than two thirds"),
+        ("secure_aggregation.ring_bits=40", "ring_bits = 40: input should be less than"),
+    ],
+)
+def test_what_secure_aggregation_cannot_hide_is_refused(refuse, override, message):
+    assert message in refuse("simulate", "private.toml", "--set", override, code=2)
+
+
+def test_preparation_by_single_sites_sums_is_refused_under_secure_aggregation(refuse):
+    option = "secure_aggregation.mode=protocol"
+    assert "standardise" in refuse("simulate", "hospitals.toml", "--set", option, code=2)
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["federation.sites_per_round=3"], "= 3 is above partition.sites = 2"),
@@ -228,7 +252,7 @@ def test_own_module_that_raises_is_refused(refuse, own):
     ],
 )
 def test_own_data_that_cannot_be_used_is_refused(refuse, folder, own, function, code, message):
-    text = '[data]\nsource = "{}"\n[partition]\nscheme = "natural"'
+    text = 'secure_aggregation.mode = "off"\n[data]\nsource = "{}"\n[partition]\nscheme = "natural"'
     (folder / "own.toml").write_text(text.format(f"{own}:{function}"))
     assert message in refuse("simulate", "own.toml", code=code)
 
