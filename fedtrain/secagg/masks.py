@@ -16,7 +16,7 @@ Words = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 _BLOCK: Final = 16
 # Bytes a pass: zeros, keystream and piece of the vector stay in the second-level cache together.
 PIECE: Final = 2**18
-_SLAB: Final = 16 * PIECE
+_SLAB: Final = 4 * PIECE  # what is masked before it is hashed
 _ZEROS: Final = bytes(PIECE)
 
 
@@ -51,15 +51,21 @@ def add_masks(
             job.result()
 
 
-def mask_and_hash(vector: Words, positive: Sequence[bytes], negative: Sequence[bytes]) -> bytes:
-    """Do as `add_masks` and return the SHA-256 of the result, hashed meanwhile by one thread."""
+def mask_and_hash(
+    vector: Words, positive: Sequence[bytes], negative: Sequence[bytes], *, threads: int = 1
+) -> bytes:
+    """Do as `add_masks` and return the SHA-256 of the result, which this thread hashes meanwhile.
+
+    A masked part is hashed while the next ones are masked by `threads` others.
+    """
     raw = vector.view(np.uint8)
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(1) as pool:
-        for start in range(0, len(raw), _SLAB):
-            stop = min(start + _SLAB, len(raw))
-            _mask_part(vector, positive, negative, part=(start, stop))
-            pool.submit(digest.update, raw[start:stop].data)
+    parts = [(start, min(start + _SLAB, len(raw))) for start in range(0, len(raw), _SLAB)]
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        jobs = [pool.submit(_mask_part, vector, positive, negative, part=part) for part in parts]
+        for job, (start, stop) in zip(jobs, parts, strict=True):
+            job.result()
+            digest.update(raw[start:stop].data)
     return digest.digest()
 
 

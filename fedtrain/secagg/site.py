@@ -89,6 +89,7 @@ class SiteSession:
         policy: SitePolicy,
         store: StateStore,
         generator: SecureGenerator,
+        threads: int = 1,
     ) -> None:
         """Prepare a session.
 
@@ -99,6 +100,7 @@ class SiteSession:
             store: Durable, one record a run; shared by all sessions of the site.
             generator: Source of keys and shares. A deployed site passes
                 `SecureGenerator.from_system()`; a seeded one must never be used twice.
+            threads: How many mask the vector.
 
         Raises:
             ConfigError: The identity is not the one that the roster lists for the site.
@@ -115,6 +117,7 @@ class SiteSession:
         self._policy = policy
         self._store = store
         self._generator = generator
+        self._threads = threads
         self._secrets: list[bytearray] = []
 
     @classmethod
@@ -256,7 +259,7 @@ class SiteSession:
             b"",
         )
         self._commit(self._record)
-        digest = mask_and_hash(vector, positive, negative)
+        digest = mask_and_hash(vector, positive, negative, threads=self._threads)
         self._wipe()
         signature = self._identity.sign(binding.VECTOR, view, self._site, digest)
         return MaskedVector(self._site, view, vector.view(np.uint8).data, signature)
