@@ -187,7 +187,8 @@ def test_config_that_cannot_run_is_refused(refuse, command, override, message):
     ],
 )
 def test_what_secure_aggregation_cannot_hide_is_refused(refuse, override, message):
-    assert message in refuse("simulate", "private.toml", "--set", override, code=2)
+    options = to_options(["secure_aggregation.mode=protocol", override])
+    assert message in refuse("simulate", "private.toml", *options, code=2)
 
 
 def test_preparation_by_single_sites_sums_is_refused_under_secure_aggregation(refuse):
