@@ -24,8 +24,6 @@ scheme = "natural"
 name = "logistic"
 [federation]
 rounds = 2
-[secure_aggregation]
-mode = "off"
 """
 PRIVATE = """
 [secure_aggregation]
