@@ -1,5 +1,7 @@
 """Whole rounds: the sum is exact whoever drops out, or nothing is unmasked."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -146,3 +148,17 @@ def test_void_round_says_why_and_takes_no_more():
     with pytest.raises(RuntimeError):
         attempt.coordinator.close_advertisements()
     assert attempt.coordinator.transcript.to_record()["void"] == "too-few-sites"
+
+
+def test_memory_is_that_of_one_vector_at_site_and_coordinator():
+    federation = Federation(8)
+    context = federation.make_context(length=500_000)
+    attempt = Round(federation, context, {"mask": ["site-007"]}).run_until("mask")
+    tracemalloc.start()
+    attempt.mask()
+    attempt.sign()
+    attempt.unmask()
+    attempt.coordinator.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * context.length + 2**20  # the vectors themselves were there before
