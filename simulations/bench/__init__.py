@@ -1,1 +1,1 @@
-"""`fedtrain bench simulate`: what a simulated round costs, beside a bare loop and other tools."""
+"""`fedtrain bench`: a simulated round, and secure aggregation, beside floors and other tools."""
