@@ -98,7 +98,7 @@ def compute_cost(
           never below a finer one), Rényi is above both.
         * Equal totals give the very same number: one event of 8 steps or 8 of one, in any order.
         * Epsilon does not fall with more steps, a higher sample rate or less noise, but for 0.2 %
-          where the grid's width changes.
+          or 0.0001, the larger of the two, where the grid's width changes.
         * Epsilon is at least 0 and never NaN.
 
     References:

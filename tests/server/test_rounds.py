@@ -15,7 +15,16 @@ from server.app import run_federation
 from server.flower import CohortGrid, to_array_record
 from simulations.grid import InProcessGrid
 
-TEXT = "[partition]\nsites = 3\n[model]\nname = 'logistic'\n[secure_aggregation]\nmode = 'off'\n[federation]\nrounds = 2"
+TEXT = """
+[partition]
+sites = 3
+[model]
+name = "logistic"
+[federation]
+rounds = 2
+[secure_aggregation]
+mode = "off"
+"""
 
 
 class Tampering(CohortGrid):

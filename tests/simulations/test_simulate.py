@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional
 
-from fedtrain.config import parse_config
+from fedtrain.config import AVERAGING_STRATEGIES, parse_config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import AuditError, RunDirectoryError
@@ -188,12 +188,20 @@ def test_diverging_site_is_dropped_counted_and_the_run_goes_on(tmp_path):
     assert directory.state.status == "finished"
     assert [line["survivors"] for line in directory.read_metrics()] == [0, 0, 0]
     assert not (directory.path / "ledger.jsonl").read_text()
-    assert "update_dropped" in (directory.path / "log.txt").read_text()
+    log = (directory.path / "log.txt").read_text()
+    assert log.count("message=local training ended") == 12
+    assert all("below the threshold" in line["void"] for line in directory.read_metrics())
 
 
 @pytest.mark.parametrize("strategy", ["FedAdam", "FedMedian", "Krum", "QFedAvg", "FedProx"])
 def test_strategies_run_through_the_whole_federation(tmp_path, strategy):
-    directory = run(tmp_path / "run", SMALL, f"federation.strategy={strategy}")
+    mode = "protocol" if strategy in AVERAGING_STRATEGIES else "off"
+    directory = run(
+        tmp_path / "run",
+        SMALL,
+        f"federation.strategy={strategy}",
+        f"secure_aggregation.mode={mode}",
+    )
     lines = directory.read_metrics()
     assert lines[-1]["survivors"] == 4
     assert lines[-1]["val_loss"] != lines[0]["val_loss"]
@@ -263,7 +271,8 @@ def test_resume_refuses_changed_data(tmp_path):
     data = tmp_path / "data.npz"
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     np.savez(data, x=x, y=np.arange(60) % 2)
-    text = f'{SMALL}\n[data]\nsource = "npz"\npath = "{data}"'
+    public = 'bounds = {x = [-9, 9]}\nclasses = ["0", "1"]'
+    text = f'{SMALL}\n[data]\nsource = "npz"\npath = "{data}"\n{public}'
     directory = run(tmp_path / "run", text)
     np.savez(data, x=x + 1, y=np.arange(60) % 2)
     with pytest.raises(AuditError, match="fingerprint"):
