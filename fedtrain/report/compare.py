@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fedtrain.report.run import Run
+from fedtrain.report.secure import find_voids, get_mode
 from fedtrain.report.tables import (
     NOTHING,
     format_bytes,
@@ -120,6 +121,9 @@ def _list_results(runs: Sequence[Run]) -> list[list[str]]:
             rows.append([label_metric(key), *(format_number(value) for value in values)])
     rows.append(["epsilon", *(format_epsilon(run.get_last("epsilon")) for run in runs)])
     rows.append(["delta", *(_format_delta(run) for run in runs)])
+    rows.append(["secure sum", *(get_mode(run) for run in runs)])
+    if any(find_voids(run) for run in runs):
+        rows.append(["void rounds", *(str(len(find_voids(run))) for run in runs)])
     rows.append(["seconds", *(format_seconds(run.state.get("seconds")) for run in runs)])
     rows.append(["sent up", *(format_bytes(_sum_up(run)) for run in runs)])
     return [row for row in rows if any(cell != NOTHING for cell in row[1:])]

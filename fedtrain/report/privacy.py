@@ -3,9 +3,21 @@
 from typing import Any, Final
 
 from fedtrain.report.run import Run, to_finite
+from fedtrain.report.secure import get_mode
 from fedtrain.report.tables import format_epsilon
 
-NO_PRIVACY: Final = "No differential privacy: every site's update is released as it is."
+NO_PRIVACY: Final = {
+    "off": "No differential privacy: every site's update is released as it is.",
+    "arithmetic": (
+        "No differential privacy: every site's update is released as it is, encoded for the sum"
+        " but not masked."
+    ),
+    "protocol": (
+        "No differential privacy: no single update is released in plain, but their sums are, as"
+        " they are and without noise. What sums, over all rounds together, tell of a record or a"
+        " site is not limited."
+    ),
+}
 NOT_COVERED: Final = (
     "Not covered: the metrics that sites report (loss, accuracy and the like come from unprotected"
     " data), the choice of settings, and a person who has several records."
@@ -27,7 +39,7 @@ def describe_privacy(run: Run) -> str:
     """
     privacy = run.config.get("privacy", {})
     if privacy.get("unit", "none") == "none":
-        return NO_PRIVACY
+        return NO_PRIVACY[get_mode(run)]
     epsilon, delta = run.get_last("epsilon"), run.get_last("delta")
     if not run.metrics:
         return "Differential privacy for one record of a site: no round is done, nothing is spent."

@@ -9,7 +9,7 @@ import fcntl
 import json
 import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,10 @@ class Run:
         config: The resolved config as nested dicts.
         state: What `state.json` holds; empty where the run was killed before its first commit.
         metrics: One flat dict a round, in order.
-        sites: One dict a site, of the last evaluation; empty where there was none.
+        sites: One dict a site, of the last evaluation; empty where there was none. With secure
+            aggregation a site's metrics are its own, of the round in `test_round`.
         held: Whether a process holds the directory's lock; None where that cannot be told.
+        roster: What `roster.json` holds; empty without secure aggregation.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Run:
     metrics: list[dict[str, Any]]
     sites: list[dict[str, Any]]
     held: bool | None = None
+    roster: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -97,7 +100,8 @@ def load_run(path: Path) -> Run:
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
         state = _load_json(path / "state.json", {})
-        sites = _load_json(path / "sites.json", [])
+        sites = _load_sites(path)
+        roster = _load_json(path / "roster.json", {})
         metrics = _load_metrics(path / "metrics.jsonl")
     except OSError as error:
         raise RunDirectoryError(f"{error.filename}: cannot be read ({error.strerror})") from error
@@ -106,7 +110,8 @@ def load_run(path: Path) -> Run:
     committed = state.get("round")
     if committed is not None:  # a line beyond it is cut off again on resume
         metrics = [line for line in metrics if line["round"] <= committed]
-    return Run(path, config, state, metrics, sites, _is_held(path / "checkpoint" / "lock"))
+    held = _is_held(path / "checkpoint" / "lock")
+    return Run(path, config, state, metrics, sites, held, roster)
 
 
 def find_run(text: str) -> Run:
@@ -173,6 +178,23 @@ def _load_json(path: Path, default: Any) -> Any:
     if not isinstance(value, type(default)):
         raise RunDirectoryError(f"{path}: damaged (not a {type(default).__name__})")
     return value
+
+
+def _load_sites(path: Path) -> list[dict[str, Any]]:
+    """Read what the coordinator knows of each site, and what sites wrote down of themselves.
+
+    With secure aggregation a site's own metrics are in a file of its own, not in `sites.json`.
+    """
+    known: list[dict[str, Any]] = _load_json(path / "sites.json", [])
+    own: dict[str, dict[str, Any]] = {}
+    for file in sorted((path / "sites").glob("*.json")):
+        tree = _load_json(file, {})
+        if "site" not in tree or "round" not in tree:
+            raise RunDirectoryError(f"{file}: damaged (no site or round)")
+        metrics = {key: value for key, value in tree.items() if key.startswith("test_")}
+        own[str(tree["site"])] = {"test_round": tree["round"]} | metrics
+    merged = [site | own.pop(str(site.get("site")), {}) for site in known]
+    return merged + [{"site": name} | metrics for name, metrics in own.items()]
 
 
 def _load_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A run's summary for people, and the same as one JSON object."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final
 
@@ -10,6 +10,13 @@ from rich.text import Text
 
 from fedtrain.report.privacy import describe_privacy, find_accountant
 from fedtrain.report.run import Run, load_run, to_finite
+from fedtrain.report.secure import (
+    VOIDS_LIMIT,
+    build_aggregation,
+    describe_aggregation,
+    describe_voids,
+    find_voids,
+)
 from fedtrain.report.tables import (
     NOTHING,
     format_bytes,
@@ -37,8 +44,10 @@ ROUND_KEYS: Final = (
 )
 ROUND_LIMIT: Final = 20
 SITE_LIMIT: Final = 30
+SECURE_COLUMNS: Final = "sites: survivors/cohort (threshold: survivors that the secure sum needs)"
+OWN_METRICS: Final = " (metrics as each site wrote them down itself)"
 MAX_FACT: Final = 80  # characters of a value from the config
-LONG: Final = ("status", "to go on", "folder")  # never shortened
+LONG: Final = ("status", "to go on", "folder", "secure sum")  # never shortened
 
 
 def render_summary(run: Run) -> RenderableType:
@@ -58,7 +67,7 @@ def render_summary(run: Run) -> RenderableType:
 
 
 def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
-    """Return the curves as a table.
+    """Return the curves as a table, and below it which rounds are void and why.
 
     Args:
         run: The run.
@@ -71,12 +80,19 @@ def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
     numbers = [int(line["round"]) for line in run.metrics]
     keep = [numbers.index(best)] if best in numbers else []
     chosen = thin(len(numbers), limit or len(numbers) or 1, keep)
-    rows = [_format_round(run.metrics[index], best) for index in chosen]
+    voids = find_voids(run)
+    rows = [_format_round(run.metrics[index], best, voids) for index in chosen]
     shown = "" if len(chosen) == len(numbers) else f", {len(chosen)} of {len(numbers)} shown"
     title = f"By round{shown}" + (" (* the best by validation loss)" if keep else "")
     names = [_shorten_label(key) for key in ROUND_KEYS]
     headers = ("round", *names, "epsilon", "sites", "sec.")  # fits 80 columns
-    return make_table(headers, rows, title=title, texts=0)
+    table = make_table(headers, rows, title=title, texts=0)
+    parts: list[RenderableType] = [table]
+    if any(line.get("threshold") is not None for line in run.metrics):
+        parts.append(Text(SECURE_COLUMNS))
+    if voids:
+        parts.append(Text(describe_voids(run, VOIDS_LIMIT if limit else None)))
+    return Group(*parts, Text()) if len(parts) > 1 else table
 
 
 def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
@@ -93,13 +109,15 @@ def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
     if not run.sites:
         return Text("By site: no evaluation at the sites yet.")
     sites, title = run.sites, "By site"
+    own = OWN_METRICS if any("test_round" in site for site in sites) else ""
     if limit is not None and len(sites) > limit:
         order, rank = _choose_rank(sites)
         sites = sorted(sites, key=rank)[:limit]
         title = f"By site, the {limit} of {len(run.sites)} with {order}"
-    rows = [_format_site(site) for site in sites]
-    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "epsilon")
-    return make_table(headers, rows, title=title)
+    ages = {site["test_round"] for site in run.sites if "test_round" in site}
+    rows = [_format_site(site, aged=len(ages) > 1) for site in sites]
+    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "tested", "epsilon")
+    return make_table(headers, rows, title=title + own)
 
 
 def has_site_results(run: Run) -> bool:
@@ -131,6 +149,7 @@ def build_summary(run: Run) -> dict[str, Any]:
         "state": run.state,
         "privacy": spent,
         "statement": describe_privacy(run),
+        "secure_aggregation": build_aggregation(run),
         "config": run.config,
         "metrics": run.metrics,
         "sites": run.sites,
@@ -153,6 +172,7 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
         ("model", str(config["model"].get("name", NOTHING))),
         ("strategy", _describe_strategy(federation)),
         ("training", _describe_training(config["training"])),
+        ("secure sum", describe_aggregation(run)),
         ("time", f"{format_seconds(run.state.get('seconds'))}, from {_get_start(run)}"),
         ("traffic", _describe_traffic(run)),
         ("folder", str(run.path)),
@@ -205,24 +225,33 @@ def _render_results(run: Run) -> RenderableType:
     return make_table(("metric", "last", header), rows)
 
 
-def _format_round(line: dict[str, Any], best: int | None) -> list[str]:
+def _format_round(line: dict[str, Any], best: int | None, voids: Container[int]) -> list[str]:
     number = line["round"]
-    cohort, survivors = line.get("cohort"), line.get("survivors")
+    marks = ("*" if number == best else "") + ("!" if number in voids else "")
     return [
-        f"{number} *" if number == best else str(number),
+        f"{number} {marks}" if marks else str(number),
         *(_format_metric(line.get(key)) for key in ROUND_KEYS),
         _format_spent(line.get("epsilon")),
-        NOTHING if cohort is None else f"{survivors}/{cohort}",
+        _format_cohort(line),
         NOTHING if line.get("seconds") is None else f"{line['seconds']:.2f}",
     ]
 
 
-def _format_site(site: dict[str, Any]) -> list[str]:
+def _format_cohort(line: dict[str, Any]) -> str:
+    """Return `survivors/cohort (threshold)`."""
+    if line.get("cohort") is None:
+        return NOTHING
+    threshold = "" if line.get("threshold") is None else f" ({line['threshold']})"
+    return f"{line.get('survivors')}/{line['cohort']}{threshold}"
+
+
+def _format_site(site: dict[str, Any], *, aged: bool) -> list[str]:
     keys = ("test_accuracy", "test_auc", "test_loss")
     return [
         str(site.get("site", NOTHING)),
         str(site.get("rounds", NOTHING)),
         *(_format_metric(site.get(key)) for key in keys),
+        f"round {site['test_round']}" if aged and "test_round" in site else NOTHING,
         _format_spent(site.get("epsilon")),
     ]
 

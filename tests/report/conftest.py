@@ -14,7 +14,7 @@ PRIVACY = {"unit": "record", "target_epsilon": 8.0, "noise_multiplier": 1.1}
 POISSON = {"sampling": "poisson", "sample_rate": 0.25, "expected_batch_size": 32, "local_steps": 4}
 
 
-def build_line(number: int, *, private: bool) -> dict[str, Any]:
+def build_line(number: int, *, private: bool, secure: bool) -> dict[str, Any]:
     """Return a realistic line of metrics.jsonl."""
     accuracy = 0.95 * (1 - math.exp(-number / 4))
     spent = {"epsilon": 1.45 * math.sqrt(number), "delta": 1e-5} if private else {}
@@ -29,10 +29,28 @@ def build_line(number: int, *, private: bool) -> dict[str, Any]:
         **spent,
         "cohort": 10,
         "survivors": 9,
+        **({"threshold": 7} if secure else {}),
         "seconds": 0.25,
         "bytes_up": 100_000,
         "bytes_down": 100_000,
     }
+
+
+def write_sites(path: Path, sites: int, *, rounds: int, private: bool, secure: bool) -> None:
+    """Write what is known of each site, its own metrics in a file of its own where `secure`."""
+    entries: list[dict[str, Any]] = []
+    for i in range(sites):
+        entries.append({"site": f"site-{i}", "epsilon": 7.9 if private else None, "rounds": rounds})
+        own = {"test_accuracy": 0.9 - 0.001 * i, "test_auc": 0.95, "test_loss": 0.3}
+        if secure:
+            (path / "sites").mkdir(exist_ok=True)
+            line = {"site": f"site-{i}", "round": rounds} | own
+            (path / "sites" / f"{i:06d}.json").write_text(json.dumps(line))
+        else:
+            entries[-1] |= own
+    (path / "sites.json").write_text(json.dumps(entries))
+    if secure:
+        (path / "roster.json").write_text('{"simulated": true}')
 
 
 @pytest.fixture
@@ -56,7 +74,10 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         path.mkdir(parents=True)
         digest = compute_digest(resolved)
         (path / "config.toml").write_text(f'{to_toml(resolved)}\n# digest = "{digest}"\n')
-        lines = [build_line(number, private=private) for number in range(1, rounds + 1)]
+        secure = resolved.secure_aggregation.mode != "off"
+        lines = [
+            build_line(number, private=private, secure=secure) for number in range(1, rounds + 1)
+        ]
         (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         finished = {
             "status": "finished",
@@ -70,12 +91,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             "digest": digest,
         }
         (path / "state.json").write_text(json.dumps(finished | (state or {})))
-        entries = [
-            {"site": f"site-{i}", "epsilon": 7.9 if private else None, "rounds": rounds}
-            | {"test_accuracy": 0.9 - 0.001 * i, "test_auc": 0.95, "test_loss": 0.3}
-            for i in range(sites)
-        ]
-        (path / "sites.json").write_text(json.dumps(entries))
+        write_sites(path, sites, rounds=rounds, private=private, secure=secure)
         return path
 
     return make

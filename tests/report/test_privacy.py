@@ -3,16 +3,32 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from fedtrain.report.privacy import describe_privacy
 from fedtrain.report.run import load_run
 
 MakeRun = Callable[..., Path]
 
 
-def test_no_privacy_is_said_plainly(make_run: MakeRun) -> None:
-    assert describe_privacy(load_run(make_run())) == (
-        "No differential privacy: every site's update is released as it is."
-    )
+@pytest.mark.parametrize(
+    ("mode", "part"),
+    [
+        ("off", "No differential privacy: every site's update is released as it is."),
+        ("arithmetic", "released as it is, encoded for the sum but not masked."),
+        ("protocol", "What sums, over all rounds together, tell of a record or a site is not"),
+    ],
+)
+def test_no_privacy_is_said_plainly(make_run: MakeRun, mode: str, part: str) -> None:
+    text = describe_privacy(load_run(make_run(config={"secure_aggregation": {"mode": mode}})))
+    assert text.startswith("No differential privacy: ")
+    assert part in text
+
+
+def test_run_from_before_secure_aggregation_released_updates(make_run: MakeRun) -> None:
+    run = load_run(make_run())
+    del run.config["secure_aggregation"]
+    assert "every site's update is released" in describe_privacy(run)
 
 
 def test_guarantee_names_all_it_rests_on(make_run: MakeRun) -> None:

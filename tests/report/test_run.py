@@ -41,7 +41,7 @@ def test_round_that_was_run_again_counts_as_it_ended(make_run: MakeRun) -> None:
 
 
 def test_run_before_its_first_commit_reads_empty(make_run: MakeRun) -> None:
-    path = make_run("a")
+    path = make_run("a", config={"secure_aggregation": {"mode": "off"}})
     for name in ("metrics.jsonl", "state.json", "sites.json"):
         (path / name).unlink()
     run = load_run(path)
@@ -76,6 +76,9 @@ def test_values_that_are_not_finite_are_missing(make_run: MakeRun) -> None:
         ("state.json", "{", "damaged"),
         ("state.json", "[]", "not a dict"),
         ("sites.json", "{}", "not a list"),
+        ("sites/000002.json", "{}", "no site or round"),
+        ("sites/000002.json", "[]", "not a dict"),
+        ("roster.json", "{", "damaged"),
         ("config.toml", "= 3", "damaged"),
     ],
 )
@@ -120,6 +123,14 @@ def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
         find_runs(tmp_path)
     with pytest.raises(RunDirectoryError, match="no such folder"):
         find_runs(tmp_path / "none")
+
+
+def test_sites_own_metrics_join_what_the_coordinator_knows(make_run: MakeRun) -> None:
+    path = make_run("a", rounds=3)
+    site = load_run(path).sites[1]
+    assert (site["site"], site["rounds"], site["test_round"]) == ("site-1", 3, 3)
+    (path / "sites.json").unlink()
+    assert [site["site"] for site in load_run(path).sites][:2] == ["site-0", "site-1"]
 
 
 def test_metrics_may_hold_any_unknown_metric(make_run: MakeRun) -> None:

@@ -21,6 +21,7 @@ from fedtrain.report.summary import (
 from fedtrain.report.tables import make_console
 
 MakeRun = Callable[..., Path]
+OFF = {"secure_aggregation": {"mode": "off"}}
 
 
 def render(what: RenderableType) -> str:
@@ -42,11 +43,11 @@ def test_stopped_run_says_why_and_how_to_go_on(make_run: MakeRun) -> None:
     path = make_run(rounds=3, state={"status": "stopped", "reason": "interrupted"})
     text = render(render_summary(load_run(path)))
     assert "stopped after 3 of 30 rounds: interrupted" in text
-    assert "to go on  fedtrain simulate --resume" in text
+    assert "to go on    fedtrain simulate --resume" in text
 
 
 def test_run_without_rounds_still_prints(make_run: MakeRun) -> None:
-    path = make_run(rounds=0)
+    path = make_run(rounds=0, config=OFF)
     (path / "sites.json").unlink()
     run = load_run(path)
     text = render(render_summary(run)) + render(render_rounds(run)) + render(render_sites(run))
@@ -80,7 +81,7 @@ def test_many_sites_show_those_with_least_accuracy(make_run: MakeRun) -> None:
 
 
 def test_many_sites_without_metrics_show_those_that_spent_most(make_run: MakeRun) -> None:
-    path = make_run()
+    path = make_run(config=OFF)
     sites = [{"site": f"s{i:02d}", "rounds": 1, "epsilon": float(i)} for i in range(40)]
     (path / "sites.json").write_text(json.dumps(sites))
     text = render(render_sites(load_run(path)))
@@ -90,7 +91,7 @@ def test_many_sites_without_metrics_show_those_that_spent_most(make_run: MakeRun
 
 
 def test_sites_with_names_alone_have_no_results(make_run: MakeRun) -> None:
-    path = make_run()
+    path = make_run(config=OFF)
     assert has_site_results(load_run(path))
     (path / "sites.json").write_text('[{"site": "north", "rounds": 3, "epsilon": null}]')
     assert not has_site_results(load_run(path))
@@ -113,6 +114,50 @@ def test_site_without_metrics_is_shown(make_run: MakeRun) -> None:
     path = make_run()
     (path / "sites.json").write_text('[{"site": "north", "rounds": 0, "epsilon": null}]')
     assert "north" in render(render_sites(load_run(path)))
+
+
+def test_site_table_has_what_sites_wrote_down_themselves(make_run: MakeRun) -> None:
+    text = render(render_sites(load_run(make_run())))
+    assert "metrics as each site wrote them" in " ".join(text.split())
+    assert "0.8990" in text
+    plain = render(render_sites(load_run(make_run("b", config=OFF))))
+    assert "wrote" not in plain
+    assert "0.8990" in plain
+
+
+def test_metrics_of_an_earlier_round_name_it(make_run: MakeRun) -> None:
+    path = make_run()
+    assert "tested" not in render(render_sites(load_run(path)))
+    (path / "sites" / "000001.json").write_text(
+        '{"site": "site-1", "round": 7, "test_accuracy": 0.5}'
+    )
+    assert "round 7" in render(render_sites(load_run(path)))
+
+
+def test_void_rounds_are_marked_and_say_why(make_run: MakeRun) -> None:
+    path = make_run(rounds=2, config={"federation": {"min_survivors": 3}})
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 1, "cohort": 5, "survivors": 0, "threshold": 4, "void": "3 left"}\n')
+        file.write('{"round": 2, "cohort": 5, "survivors": 2}\n')
+    text = render(render_rounds(load_run(path)))
+    for part in (
+        "1 *!",
+        "2 !",
+        "0/5 (4)",
+        "! 2 void rounds",
+        "1: 3 left",
+        "2: 2 survivors are below",
+    ):
+        assert part in text
+
+
+def test_many_void_rounds_are_cut_short(make_run: MakeRun) -> None:
+    path = make_run(rounds=25)
+    lines = [{"round": i, "cohort": 5, "survivors": 0} for i in range(1, 26)]
+    (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run = load_run(path)
+    assert "and 15 more" in render(render_rounds(run))
+    assert "25: no usable update" in render(render_rounds(run, limit=None))
 
 
 def test_summary_as_json_is_strict_and_whole(make_run: MakeRun) -> None:
