@@ -21,7 +21,7 @@ from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.secagg.masks import Words
 
-_PIECE: Final = 2**16
+_PIECE: Final = 2**14
 MIN_RING_BITS: Final = 16
 MAX_RING_BITS: Final = 32
 Values = npt.NDArray[Any]
@@ -162,17 +162,21 @@ class VectorEncoding:
     def _encode_block(
         self, values: Values, target: Words, block: Block, generator: SecureGenerator
     ) -> None:
-        """Check and encode one block, a piece at a time: memory stays O(m)."""
+        """Check and encode one block, a piece at a time, all of whose arrays stay in the cache."""
         outside = 0
+        low = 0.0 if block.kind == "count" else -block.bound
         for start in range(0, block.size, _PIECE):
-            piece = values[start : start + _PIECE].astype(np.float64)
-            if not np.isfinite(piece).all():
-                raise DataError(f"block {block.name}: NaN or infinity; lower the learning rate")
-            low = 0.0 if block.kind == "count" else -block.bound
-            outside += int(np.count_nonzero((piece < low) | (piece > block.bound)))
-            if outside == 0:
-                words = self._round(piece, block, generator)
-                target[start : start + _PIECE] = words.astype(self.dtype)
+            piece = values[start : start + _PIECE]
+            # NaN comes out of min and max and fails the comparison.
+            if not (low <= float(piece.min()) and float(piece.max()) <= block.bound):
+                outside += _count_outside(piece, low, block)
+            if outside:
+                continue
+            part = target[start : start + _PIECE]
+            if block.kind == "count":
+                part[:] = _to_whole(piece, block)
+            else:
+                self._round(piece, part, block, generator)
         if outside:
             raise UpdateRangeError(
                 f"block {block.name}: values beyond {block.bound:g}; clip the update or raise the"
@@ -180,26 +184,48 @@ class VectorEncoding:
                 outside,
             )
 
-    def _round(
-        self, piece: npt.NDArray[np.float64], block: Block, generator: SecureGenerator
-    ) -> npt.NDArray[np.int64]:
-        scaled = piece * self.scales[block.name]
+    def _round(self, piece: Values, part: Words, block: Block, generator: SecureGenerator) -> None:
+        """Write the rounded values of a real block's piece: lower + [uniform < value - lower]."""
+        scaled = piece.astype(np.float64)
+        scaled *= self.scales[block.name]
         lower = np.floor(scaled)
-        if block.kind == "count":
-            if (lower != scaled).any():
-                raise DataError(f"block {block.name}: a count is not a whole number")
-        else:
-            uniform = generator.draw_bytes(4 * len(piece)).view("<u4") * 2.0**-32
-            lower += uniform < scaled - lower
-        return lower.astype(np.int64)
+        scaled -= lower
+        uniform = generator.draw_bytes(4 * len(piece)).view("<u4") * 2.0**-32
+        # Below half the ring in absolute value: as a signed word it fits.
+        words = part.view(_get_signed(self.dtype))
+        np.copyto(words, lower, casting="unsafe")
+        words += (uniform < scaled).view(np.int8)
 
     def _decode_block(self, words: Words, block: Block) -> npt.NDArray[np.float64]:
-        values = words.astype(np.int64) & (2**self.ring_bits - 1)
-        if block.kind == "real":
-            half = 2 ** (self.ring_bits - 1)
-            values = (values ^ half) - half
-        decoded: npt.NDArray[np.float64] = values / self.scales[block.name]
+        values: Values
+        if block.kind == "count":
+            values = words & self.dtype.type(2**self.ring_bits - 1)
+        else:
+            spare = 8 * self.dtype.itemsize - self.ring_bits
+            values = (words << spare).view(_get_signed(self.dtype)) >> spare
+        decoded = values.astype(np.float64)
+        decoded /= self.scales[block.name]
         return decoded
+
+
+def _get_signed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"<i{dtype.itemsize}")
+
+
+def _count_outside(piece: Values, low: float, block: Block) -> int:
+    """Return how many values of a piece are beyond the bounds; refuse one that is no number."""
+    values = piece.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"block {block.name}: NaN or infinity; lower the learning rate")
+    return int(np.count_nonzero((values < low) | (values > block.bound)))
+
+
+def _to_whole(piece: Values, block: Block) -> npt.NDArray[np.int64]:
+    """Return a count block's values."""
+    values = piece.astype(np.float64)
+    if (np.floor(values) != values).any():
+        raise DataError(f"block {block.name}: a count is not a whole number")
+    return values.astype(np.int64)
 
 
 def make_training_encoding(
