@@ -12,6 +12,7 @@ from fedtrain.errors import (
     PeerError,
     SiteError,
 )
+from fedtrain.secagg.faults import RefusalError, UpdateRangeError
 
 # Records of a message.
 ARRAYS: Final = "arrays"
@@ -64,15 +65,22 @@ STATISTICS_TEXT: Final = "statistics-text"
 _PUBLIC: Final[dict[type[FedtrainError], tuple[int, str]]] = {
     ConfigError: (101, "config: the site cannot run this config"),
     DataError: (102, "data: the site's data cannot be used"),
+    UpdateRangeError: (105, "out of range: the update exceeds the bound that the sum proves safe"),
     SiteError: (103, "refused: the site's policy or budget does not allow it"),
     PeerError: (104, "not finite or not fitting: the site has no usable result this round"),
 }
+# A refusal of secure aggregation: the text is its reason (a key of
+# `fedtrain.secagg.faults.REFUSALS`), then the site that is suspected, where one is.
+SECAGG_REFUSED: Final = 106
 INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
 NO_ANSWER: Final = (198, "no answer: the site's process ended or was too late")
 
 
 def describe_publicly(error: Exception) -> tuple[int, str]:
     """Return the code and the public text that a site sends instead of an exception."""
+    if isinstance(error, RefusalError):
+        suspect = "" if error.suspect is None else f" {error.suspect}"
+        return SECAGG_REFUSED, f"{error.reason}{suspect}"
     for kind, public in _PUBLIC.items():
         if isinstance(error, kind):
             return public

@@ -41,6 +41,7 @@ from fedtrain.protocol import (
     SECAGG_COHORT,
     SECAGG_MESSAGE,
     SECAGG_PURPOSE,
+    SECAGG_REFUSED,
     SERVER_ROUND,
     TEST_SUMS,
     TRAIN_LOSS,
@@ -324,6 +325,7 @@ class Exchanger:
         self.bytes_up = 0
         self.bytes_down = 0
         self.declined: set[str] = set()
+        self._refused: list[tuple[str, str]] = []
 
     def run_stage(
         self, stage: str, messages: Mapping[str, SecureMessage], session: CoordinatorSession
@@ -350,6 +352,10 @@ class Exchanger:
             self.bytes_up += len(data)
             if stage == "mask":
                 self._note_release(name, reply)
+        for name, text in self._refused:
+            reason, _, suspect = text.partition(" ")
+            session.report_refusal(name, reason, suspect or None)
+        self._refused = []
 
     def ask_plainly(self, encoding: VectorEncoding) -> Iterator[tuple[str, Words]]:
         """Ask for the encoded vectors themselves; yield each usable one with its site."""
@@ -379,6 +385,8 @@ class Exchanger:
                 yield name, reply
                 continue
             log.warning("secure_reply_missing site=%s reason=%s", name, reply.error.reason)
+            if reply.error.code == SECAGG_REFUSED:
+                self._refused.append((name, str(reply.error.reason)))
             if reply.error.code != NO_ANSWER[0]:
                 self.declined.add(name)
 
