@@ -207,7 +207,7 @@ def _make_release(site: Site, record: ConfigRecord, words: Words) -> ConfigRecor
         site.runtime.plan,
         site=site.name,
         round=int(read_number(record, SERVER_ROUND)),
-        update_digest=hashlib.sha256(words.tobytes()).hexdigest(),
+        update_digest=hashlib.sha256(words.data).hexdigest(),
     )
     return ConfigRecord({LEDGER_LINE: entry.to_json()})
 
@@ -243,8 +243,8 @@ def _find_attempt(message: Message, context: Context) -> tuple[Site, Attempt]:
 
 
 def _read_secure(message: Message) -> ConfigRecord:
-    record = message.content.config_records.get(SECAGG)
-    if record is None:
+    record = message.content.get(SECAGG)
+    if not isinstance(record, ConfigRecord):
         raise PeerError(f"the message lacks its '{SECAGG}' record")
     return record
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedtrain.aggregation import (
@@ -363,12 +363,12 @@ class Exchanger:
         record = ConfigRecord({SECAGG_PURPOSE: self._round.purpose, SECAGG_COHORT: len(cohort)})
         content = RecordDict(dict(self._content))
         content[SECAGG] = record
-        requests = [self._make_request(name, "secagg_encode", content) for name in cohort]
-        self.bytes_down += self._count(content) * len(requests)
+        size = self._count(content)
+        requests = [self._make_request(name, "secagg_encode", content, size) for name in cohort]
         dtype = "uint16" if encoding.ring_bits <= 16 else "uint32"
         for name, reply in self._exchange(requests):
             try:
-                words = read_array(reply.content.array_records.get(ARRAYS), WORDS, dtype=dtype)
+                words = read_array(_get_arrays(reply.content), WORDS, dtype=dtype)
                 if words.shape != (encoding.length,):
                     raise PeerError(f"the vector has {words.shape}, not ({encoding.length},)")
             except PeerError as error:
@@ -392,13 +392,14 @@ class Exchanger:
 
     def _make_requests(self, stage: str, messages: Mapping[str, SecureMessage]) -> list[Message]:
         """Return the requests of a stage, in the sites' order; equal messages share a content."""
-        contents: dict[int, RecordDict] = {}
+        contents: dict[int, tuple[RecordDict, int]] = {}
         requests = []
         for name in sorted(messages):
             message = messages[name]
             if id(message) not in contents:
-                contents[id(message)] = self._make_content(stage, message)
-            requests.append(self._make_request(name, f"secagg_{stage}", contents[id(message)]))
+                content = self._make_content(stage, message)
+                contents[id(message)] = content, self._count(content)
+            requests.append(self._make_request(name, f"secagg_{stage}", *contents[id(message)]))
         return requests
 
     def _make_content(self, stage: str, message: SecureMessage) -> RecordDict:
@@ -416,14 +417,14 @@ class Exchanger:
         if entry is not None:
             self._round.entries[name] = entry
 
-    def _make_request(self, name: str, action: str, content: RecordDict) -> Message:
-        self.bytes_down += self._count(content)
+    def _make_request(self, name: str, action: str, content: RecordDict, size: int) -> Message:
+        self.bytes_down += size
         return Message(content, dst_node_id=self._nodes[name], message_type=f"{TRAINING}.{action}")
 
     @staticmethod
     def _count(content: RecordDict) -> int:
         """Return a content's payload: the model, and the protocol's own message."""
-        arrays = content.array_records.get(ARRAYS)
+        arrays = _get_arrays(content)
         size = 0
         if arrays is not None:
             array = arrays[PARAMETERS]
@@ -446,9 +447,14 @@ def _find_receiver(
     return receivers[stage]
 
 
+def _get_arrays(content: RecordDict) -> ArrayRecord | None:
+    record = content.get(ARRAYS)
+    return record if isinstance(record, ArrayRecord) else None
+
+
 def _read_release(reply: Message, name: str) -> LedgerEntry | None:
-    record = reply.content.config_records.get(RELEASE)
-    line = record.get(LEDGER_LINE) if record is not None else None
+    record = reply.content.get(RELEASE)
+    line = record.get(LEDGER_LINE) if isinstance(record, ConfigRecord) else None
     if not isinstance(line, str) or len(line) > MAX_LEDGER_LINE:
         return None
     try:
