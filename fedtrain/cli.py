@@ -29,7 +29,7 @@ EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Set up": ("init", "config", "check"),
     "Run": ("simulate", "bench"),
-    "Read results": ("runs", "show", "compare"),
+    "Read results": ("runs", "show", "compare", "verify"),
 }
 EXAMPLE: Final = """\
 Example:

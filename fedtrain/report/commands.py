@@ -14,15 +14,20 @@ Editors complete and check a scenario that starts with the line
   #:schema fedtrain.schema.json
 once `fedtrain config --schema > fedtrain.schema.json` has written that file.
 """
+VERIFY_EPILOG: Final = """\
+Exits with 0 where all of it holds, with 8 where something does not. Utility metrics, seconds and
+bytes cannot be recomputed from a run directory and are not checked.
+"""
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Add `init`, `config`, `runs`, `show` and `compare`."""
+    """Add `init`, `config`, `runs`, `show`, `compare` and `verify`."""
     _register_init(subparsers)
     _register_config(subparsers)
     _register_runs(subparsers)
     _register_show(subparsers)
     _register_compare(subparsers)
+    _register_verify(subparsers)
 
 
 def _register_init(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -95,6 +100,20 @@ def _register_compare(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(run=_run_compare)
 
 
+def _register_verify(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "check a run's signatures, digests and epsilons"
+    parser = subparsers.add_parser(
+        "verify", help=summary, description=f"{summary.capitalize()}.", epilog=VERIFY_EPILOG
+    )
+    parser.add_argument("path", metavar="RUN", help="a run directory, or its name in runs/")
+    parser.add_argument(
+        "--roster",
+        metavar="FILE",
+        help="a roster.json whose root and keys to check against (default: the run's own)",
+    )
+    parser.set_defaults(run=_run_verify)
+
+
 def _run_init(args: argparse.Namespace) -> int:
     from fedtrain.config import load_config
     from fedtrain.report.scenario import render_scenario
@@ -164,6 +183,18 @@ def _run_show(args: argparse.Namespace) -> int:
     limits = {"limit": None} if args.all else {}
     console.print(render_rounds(run, **limits))
     console.print(render_sites(run, **limits))
+    return 0
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    from fedtrain.report.run import find_path
+    from fedtrain.report.tables import make_console
+    from fedtrain.report.verify import raise_first, render_checks, verify_run
+
+    path = find_path(args.path)
+    checks = verify_run(path, None if args.roster is None else Path(args.roster))
+    make_console(sys.stdout).print(render_checks(path, checks))
+    raise_first(checks)
     return 0
 
 

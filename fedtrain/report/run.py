@@ -94,9 +94,7 @@ def load_run(path: Path) -> Run:
     Raises:
         RunDirectoryError: There is no such directory, it is not a run, or a file is damaged.
     """
-    if not is_run(path):
-        problem = "not a run directory (no config.toml)" if path.is_dir() else "no such run"
-        raise RunDirectoryError(f"{path}: {problem}; fedtrain runs [DIR] lists what there is")
+    _require_run(path)
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
         state = _load_json(path / "state.json", {})
@@ -120,8 +118,15 @@ def find_run(text: str) -> Run:
     Raises:
         RunDirectoryError: See `load_run`.
     """
+    return load_run(find_path(text))
+
+
+def find_path(text: str) -> Path:
+    """Return the run directory that a text names; see `find_run`."""
     path, default = Path(text), Path("runs") / text
-    return load_run(default if not is_run(path) and is_run(default) else path)
+    found = default if not is_run(path) and is_run(default) else path
+    _require_run(found)
+    return found
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -147,6 +152,12 @@ def find_runs(folder: Path) -> list[Path]:
 def is_run(path: Path) -> bool:
     """Say whether a path is a run directory."""
     return (path / "config.toml").is_file()
+
+
+def _require_run(path: Path) -> None:
+    if not is_run(path):
+        problem = "not a run directory (no config.toml)" if path.is_dir() else "no such run"
+        raise RunDirectoryError(f"{path}: {problem}; fedtrain runs [DIR] lists what there is")
 
 
 def to_finite(value: Any) -> float | None:

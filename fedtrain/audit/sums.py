@@ -1,0 +1,211 @@
+"""Checks of the secure sums: roster, signatures, contexts, and the round lines about them."""
+
+import hashlib
+from typing import Any, Final
+
+from fedtrain.aggregation import build_evaluation_encoding, build_training_encoding
+from fedtrain.audit.evidence import Evidence, SecureSum, read_roster
+from fedtrain.audit.files import compute_threshold, read_vectors
+from fedtrain.config import compute_digest
+from fedtrain.errors import AuditError
+from fedtrain.secagg.codec import decode
+from fedtrain.secagg.graph import plan_graph
+from fedtrain.secagg.messages import AdvertisementList, SignatureList
+from fedtrain.secagg.roster import compute_roster_digest, verify_roster
+from fedtrain.secagg.simulated import make_root, make_signed_roster
+from fedtrain.secagg.transcript import verify_transcript
+
+TRAINING: Final = "train"
+EVALUATION: Final = "evaluate"
+
+
+def check_roster(evidence: Evidence) -> int:
+    """Check that the root signed the roster, and that the run's own is the one checked against.
+
+    The keys of a simulation are recomputed from the seed: they show damage, not forgery.
+    """
+    pinned = evidence.roster
+    verify_roster(pinned.signed, pinned.root_public_key)
+    own = read_roster(evidence.path / "roster.json")
+    if (own.signed, own.root_public_key) != (pinned.signed, pinned.root_public_key):
+        raise AuditError(
+            f"roster.json: not the roster and root of {evidence.roster_path}; the run was made by"
+            " another federation"
+        )
+    seed = evidence.config.run.seed
+    if own.simulated and (own.signed, own.root_public_key) != (
+        make_signed_roster(seed, own.sites),
+        make_root(seed).public_key,
+    ):
+        raise AuditError("roster.json: says simulated, but its keys are not those of the seed")
+    if len(own.sites) != evidence.state.sites:
+        raise AuditError(f"roster.json: {len(own.sites)} sites, state.json {evidence.state.sites}")
+    return len(own.sites)
+
+
+def check_signatures(evidence: Evidence) -> int:
+    """Check every signature and digest of the transcript against the roster."""
+    pinned, count = evidence.roster, 0
+    for one in evidence.sums:
+        if "advertisements" in one.record:
+            try:
+                verify_transcript(one.record, pinned.signed, pinned.root_public_key)
+            except AuditError as error:
+                raise AuditError(f"{one.name}: {error}") from error
+        else:
+            _check_unsigned(evidence, one)
+        if len(one.record.get("sum", "0" * 64)) != 64:
+            raise AuditError(f"{one.name}: the sum's digest is no SHA-256")
+        count += count_signatures(one)
+    return count
+
+
+def count_signatures(one: SecureSum) -> int:
+    """Return how many signatures a verified sum has: of keys, of vectors, of the survivor set."""
+    record, count = one.record, len(one.record["vectors"])
+    if "advertisements" in record:
+        listed = decode(bytes.fromhex(record["advertisements"]), AdvertisementList)
+        count += len(listed.advertisements)
+    if "signatures" in record:
+        count += len(decode(bytes.fromhex(record["signatures"]), SignatureList).signatures)
+    return count
+
+
+def check_contexts(evidence: Evidence) -> int:
+    """Check what sites were shown: run, round, purpose, config, threshold, cohort, ring."""
+    due = _list_due(evidence)
+    found = [(one.context.round, one.purpose) for one in evidence.sums]
+    for wanted, actual in zip(due, found, strict=False):
+        if wanted != actual:
+            raise AuditError(
+                f"transcript.jsonl: round {actual[0]}, {actual[1]}, where round {wanted[0]},"
+                f" {wanted[1]} is due"
+            )
+    if len(due) != len(found):
+        raise AuditError(f"transcript.jsonl: {len(found)} secure sums, due are {len(due)}")
+    for one in evidence.sums:
+        _check_context(evidence, one)
+    return len(found)
+
+
+def check_models(evidence: Evidence) -> int:
+    """Check that each sum was over the model that the sum before it left behind.
+
+    A void round leaves its model as it was; the last evaluation was of the last checkpoint.
+    """
+    current: bytes | None = None
+    best, state = None, evidence.state
+    for one in evidence.sums:
+        digest = one.context.model_digest
+        if current is not None and digest != current:
+            raise AuditError(f"{one.name}: over another model than the sum before it left")
+        if one.purpose == EVALUATION and one.context.round == state.best_round:
+            best = digest
+        current = None if one.purpose == TRAINING and not _is_void(evidence, one) else digest
+    vectors = read_vectors(evidence)
+    for name, signed in (("last", current), ("best", best)):
+        if signed is None or name not in vectors:
+            continue
+        if hashlib.sha256(vectors[name].astype("<f4").tobytes()).digest() != signed:
+            raise AuditError(f"checkpoint: its {name} model is not the one that sites evaluated")
+    return len(evidence.sums)
+
+
+def check_metrics_agree(evidence: Evidence) -> int:
+    """Check cohort, survivors, threshold and voidness in `metrics.jsonl` against the transcript."""
+    trained = {one.context.round: one for one in evidence.sums if one.purpose == TRAINING}
+    evaluated = {one.context.round: one for one in evidence.sums if one.purpose == EVALUATION}
+    central = bool(evidence.config.data.central_test)
+    for line in evidence.metrics:
+        where = f"metrics.jsonl: round {line['round']}"
+        one = trained.get(line["round"])
+        if one is not None:
+            _check_line(line, one, where)
+        found = any(key.startswith(("test_", "val_")) for key in line)
+        summed = line["round"] in evaluated and "sum" in evaluated[line["round"]].record
+        if found and not summed and not central:
+            raise AuditError(f"{where}: has metrics, but there is no sum that they came from")
+    return len(evidence.metrics)
+
+
+def is_evaluated(evidence: Evidence, round_: int) -> bool:
+    """Say whether sites are asked to evaluate in a round."""
+    data, every = evidence.config.data, evidence.config.federation.evaluate_every
+    due = round_ == evidence.config.federation.rounds or (every > 0 and round_ % every == 0)
+    return due and bool(data.validation_fraction or data.test_fraction)
+
+
+def _list_due(evidence: Evidence) -> list[tuple[int, str]]:
+    due = []
+    for line in evidence.metrics:
+        if line["cohort"]:
+            due.append((line["round"], TRAINING))
+        if is_evaluated(evidence, line["round"]):
+            due.append((line["round"], EVALUATION))
+    return due
+
+
+def _check_unsigned(evidence: Evidence, one: SecureSum) -> None:
+    """Check a round that ended before anybody's keys were listed: nothing of it is signed."""
+    record = one.record
+    left = {key: value for key, value in record.items() if key not in ("context", "vectors")}
+    if left != {"void": "too-few-sites"} or record.get("vectors") != {}:
+        raise AuditError(f"{one.name}: ends early without saying why, or goes on unsigned")
+    if one.context.roster_digest != compute_roster_digest(evidence.roster.signed):
+        raise AuditError(f"{one.name}: was run under another roster")
+
+
+def _check_context(evidence: Evidence, one: SecureSum) -> None:
+    context, section = one.context, evidence.config.secure_aggregation
+    sites = evidence.roster.sites
+    cohort = len(context.cohort)
+    plan = plan_graph(
+        cohort, dropout_share=section.dropout_share, corrupt_share=section.corrupt_share
+    )
+    pairs: dict[str, tuple[Any, Any]] = {
+        "run": (context.run, f"{evidence.state.digest[:32]}/{one.purpose}"),
+        "attempt": (context.attempt, 0),
+        "federation": (context.federation, evidence.roster.signed.roster.federation),
+        "config digest": (context.config_digest.hex(), compute_digest(evidence.config)),
+        "threshold": (context.threshold, compute_threshold(evidence, cohort)),
+        "ring_bits": (context.ring_bits, section.ring_bits),
+        "neighbours": (context.neighbours, plan.neighbours),
+        "length": (context.length, _compute_length(evidence, one)),
+    }
+    if one.purpose == EVALUATION:
+        pairs["cohort"] = (context.cohort, sites)
+    for name, (found, due) in pairs.items():
+        if found != due:
+            raise AuditError(f"{one.name}: {name} is {found}, due is {due}")
+    if list(context.cohort) != sorted(set(context.cohort)) or not set(context.cohort) <= set(sites):
+        raise AuditError(f"{one.name}: its cohort is not a set of sites of the roster")
+
+
+def _compute_length(evidence: Evidence, one: SecureSum) -> int:
+    """Return how many elements the vectors of a sum have; its own number where it is unknown."""
+    cohort = len(one.context.cohort)
+    if one.purpose == TRAINING:
+        size = len(read_vectors(evidence)["last"])
+        return build_training_encoding(evidence.config, size=size, cohort=cohort).length
+    if evidence.state.status != "finished":
+        return one.context.length
+    classes = len(evidence.read_json("model.json").get("label_names", ()))
+    return build_evaluation_encoding(evidence.config, classes=classes, cohort=cohort).length
+
+
+def _is_void(evidence: Evidence, one: SecureSum) -> bool:
+    survivors = len(one.record.get("survivors", ()))
+    return "void" in one.record or survivors < evidence.config.federation.min_survivors
+
+
+def _check_line(line: dict[str, Any], one: SecureSum, where: str) -> None:
+    void = "void" in one.record
+    pairs = {
+        "cohort": (line["cohort"], len(one.context.cohort)),
+        "threshold": (line.get("threshold"), one.context.threshold),
+        "survivors": (line["survivors"], 0 if void else len(one.record["survivors"])),
+        "void": ("void" in line, void),
+    }
+    for name, (found, due) in pairs.items():
+        if found != due:
+            raise AuditError(f"{where}: {name} is {found}, transcript.jsonl says {due}")
