@@ -9,17 +9,19 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fedtrain.config import Config, compute_digest, parse_config, to_canonical, to_toml
 from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.runs import RunState
-from fedtrain.secagg.codec import decode
+from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
 from fedtrain.secagg.messages import RoundContext, SignedRoster
+
+T = TypeVar("T")
 
 LINE_FILES: Final = ("metrics.jsonl", "ledger.jsonl", "transcript.jsonl")
 _WHOLE: Final = ("round", "cohort", "survivors", "threshold", "bytes_up", "bytes_down")
@@ -32,6 +34,36 @@ _METRICS: Final = frozenset(
     }
 )
 _STATE: Final = TypeAdapter(RunState)
+_MAX_WHOLE: Final = 2**53
+
+
+class _Record(BaseModel):
+    """Types of a transcript's line; `verify_transcript` checks what they hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    context: str
+    advertisements: str = ""
+    senders: tuple[str, ...] = ()
+    vectors: dict[str, tuple[str, str]]
+    survivors: tuple[str, ...] = ()
+    signatures: str = ""
+    sum: str = ""
+    void: str = ""
+
+
+class _Site(BaseModel):
+    """Types of what `sites.json` says of each site; its metrics are extra."""
+
+    model_config = ConfigDict(extra="allow")
+
+    site: str
+    rounds: int
+    epsilon: float | None
+
+
+_RECORD: Final = TypeAdapter(_Record)
+_SITES: Final = TypeAdapter(list[_Site])
 
 
 @dataclass(frozen=True)
@@ -108,10 +140,7 @@ class Evidence:
     def state(self) -> RunState:
         """What `state.json` says."""
         text = self.read_text("state.json")
-        try:
-            state = _STATE.validate_json(text, strict=True)
-        except ValidationError as error:
-            raise AuditError(f"state.json: {error.errors()[0]['msg']}") from error
+        state = _validate(_STATE, text, "state.json")
         if text != json.dumps(asdict(state)) + "\n":
             raise AuditError("state.json: not in the form that it is written in; restore it")
         return state
@@ -149,9 +178,10 @@ class Evidence:
             return None
         text = self.read_text("sites.json")
         tree = _parse(text, "sites.json")
-        if not isinstance(tree, list) or text != json.dumps(tree, indent=2) + "\n":
+        if text != json.dumps(tree, indent=2) + "\n":
             raise AuditError("sites.json: not in the form that it is written in; restore it")
-        return tree
+        _validate(_SITES, text, "sites.json")
+        return cast("list[dict[str, Any]]", tree)
 
     @cached_property
     def roster(self) -> PinnedRoster:
@@ -221,14 +251,16 @@ def read_roster(path: Path) -> PinnedRoster:
             f"{path.name}: not in the form that it is written in, or the keys that it shows are not"
             " those of the signed roster; restore it"
         )
-    if not isinstance(simulated, bool) or tree["root_public_key"] != root.hex():
+    texts = (tree["roster"], tree["root_public_key"])
+    if not isinstance(simulated, bool) or texts != (encode(signed).hex(), root.hex()):
         raise AuditError(f"{path.name}: not in the form that it is written in; restore it")
     return PinnedRoster(signed, root, simulated)
 
 
 def _read_sum(text: str, where: str) -> SecureSum:
     record = _parse(text, where)
-    if not isinstance(record, dict) or text != to_canonical(record) or not _is_lower(record):
+    _validate(_RECORD, text, where)
+    if text != to_canonical(record) or not _is_lower(record):
         raise AuditError(f"{where}: not in the form that it is written in; restore it")
     try:
         context = decode(bytes.fromhex(record["context"]), RoundContext)
@@ -239,11 +271,9 @@ def _read_sum(text: str, where: str) -> SecureSum:
 
 def _is_lower(record: dict[str, Any]) -> bool:
     """Say whether every hexadecimal text of a record is in lower case, its one form."""
-    vectors = record.get("vectors")
-    pairs = vectors.values() if isinstance(vectors, dict) else ()
-    texts = [record.get(key) for key in ("context", "advertisements", "signatures", "sum")]
-    texts += [text for pair in pairs if isinstance(pair, list) for text in pair]
-    return all(text == text.lower() for text in texts if isinstance(text, str))
+    texts = [record.get(key, "") for key in ("context", "advertisements", "signatures", "sum")]
+    texts += [text for pair in record["vectors"].values() for text in pair]
+    return all(text == text.lower() for text in texts)
 
 
 def _check_values(line: dict[str, Any], where: str) -> None:
@@ -257,6 +287,18 @@ def _check_values(line: dict[str, Any], where: str) -> None:
         kinds = (int,) if key in _WHOLE else (str,) if key == "void" else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise AuditError(f"{where}: {key} = {value!r} is not a {kinds[-1].__name__}")
+        if isinstance(value, int) and not 0 <= value <= _MAX_WHOLE:
+            raise AuditError(f"{where}: {key} is not between 0 and 2^53")
+
+
+def _validate(kind: TypeAdapter[T], text: str, where: str) -> T:
+    """Read JSON as a type, strictly."""
+    try:
+        return kind.validate_json(text, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise AuditError(f"{where}: {place}: {problem['msg']}") from error
 
 
 def _parse(text: str, where: str) -> Any:

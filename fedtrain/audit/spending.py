@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from fedtrain.audit.evidence import Evidence
@@ -114,12 +114,12 @@ def check_sites(evidence: Evidence) -> int:
     costs = compute_site_epsilons(evidence, entries)
     for site in sites:
         name = site["site"]
-        where, done = f"sites.json: {name!r}", site.get("rounds")
+        where, done = f"sites.json: {name!r}", site["rounds"]
         if done == rounds[name] + 1 and evidence.state.status != "finished":
             continue  # written for a round that was not committed any more
-        if isinstance(done, bool) or done != rounds[name]:
+        if done != rounds[name]:
             raise AuditError(f"{where}: rounds = {done}, the ledger has {rounds[name]}")
-        _compare(site.get("epsilon"), costs.get(name, costs[""]), where)
+        _compare(site["epsilon"], costs.get(name, costs[""]), where)
     return len(sites)
 
 
@@ -170,8 +170,6 @@ def _check_names(evidence: Evidence, sites: list[dict[str, Any]]) -> None:
     """Check that `sites.json` has every site once, and nothing that it should not have."""
     allowed = {"site", "rounds", "epsilon"}
     for site in sites:
-        if not isinstance(site, Mapping) or not allowed <= set(site):
-            raise AuditError("sites.json: an entry lacks site, rounds or epsilon")
         more = sorted(set(site) - allowed)
         if more and evidence.mode != "off":
             raise AuditError(f"sites.json: {site['site']!r} has {more[0]}, which only it may know")
@@ -179,7 +177,7 @@ def _check_names(evidence: Evidence, sites: list[dict[str, Any]]) -> None:
     known = {entry.site for entry in evidence.ledger}
     if evidence.mode != "off":
         known |= set(evidence.roster.sites)
-    whole = len(names) == len({str(name) for name in names}) == evidence.state.sites
+    whole = len(names) == len(set(names)) == evidence.state.sites
     if not whole or not known <= set(names):
         raise AuditError("sites.json: does not list every site of the run once")
 
@@ -187,7 +185,7 @@ def _check_names(evidence: Evidence, sites: list[dict[str, Any]]) -> None:
 def _compare(found: Any, due: float | None, where: str) -> None:
     """Compare an epsilon that was written down with the recomputed one; infinity is not written."""
     wanted = None if due is None or not math.isfinite(due) else due
-    if wanted is None or isinstance(found, bool) or not isinstance(found, int | float):
+    if wanted is None or not isinstance(found, float):
         if found is not wanted:
             raise AuditError(f"{where}: epsilon = {found}, the ledger's is {wanted}")
         return

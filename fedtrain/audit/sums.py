@@ -189,8 +189,10 @@ def _compute_length(evidence: Evidence, one: SecureSum) -> int:
         return build_training_encoding(evidence.config, size=size, cohort=cohort).length
     if evidence.state.status != "finished":
         return one.context.length
-    classes = len(evidence.read_json("model.json").get("label_names", ()))
-    return build_evaluation_encoding(evidence.config, classes=classes, cohort=cohort).length
+    names = evidence.read_json("model.json").get("label_names")
+    if not isinstance(names, list):
+        raise AuditError("model.json: holds no list of label_names")
+    return build_evaluation_encoding(evidence.config, classes=len(names), cohort=cohort).length
 
 
 def _is_void(evidence: Evidence, one: SecureSum) -> bool:
