@@ -81,12 +81,12 @@ def test_any_damage_is_a_finding_and_never_a_traceback(target, data):
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["protocol", "void", "plain", "arithmetic", "off"])
+@pytest.mark.parametrize("kind", ["protocol", "void", "plain", "dropouts", "arithmetic", "off"])
 def test_run_as_it_ended_holds(simulated, kind):
     checks = verify_run(simulated(kind))
     assert not [check for check in checks if check.failed]
     signed = [check.count for check in checks if check.name == "signatures of secure sums"]
-    assert bool(signed and signed[0]) == (kind in ("protocol", "void", "plain"))
+    assert bool(signed and signed[0]) == (kind not in ("arithmetic", "off"))
 
 
 def test_run_with_a_cohort_too_small_for_a_sum_holds(simulated):
