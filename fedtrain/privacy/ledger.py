@@ -38,8 +38,9 @@ class LedgerEntry(BaseModel):
         steps: Steps of this round.
         max_grad_norm: L2 clip of a record's gradient.
         expected_batch_size: What each noisy sum was divided by.
-        update_digest: SHA-256 of the released update, in hex; None where a site was asked and no
-            answer came: it may have released one, and so has spent.
+        update_digest: SHA-256 of what was released, in hex; None for a plain update without
+            protection, and where a site was asked and no answer came: it may have released one,
+            and so has spent.
 
     Guarantees:
         * An entry has one line, and a line that is read has one entry: anything that is not the
