@@ -176,6 +176,7 @@ def _compute_words(
             update.vector - vector,
             weight=weight,
             train_loss=update.train_loss,
+            section=site.config.secure_aggregation,
             max_weight=get_max_weight(site.config),
             generator=generator,
         )

@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrain.config import Config
+from fedtrain.config import Config, SecureAggregationSection
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.encoding import Block, VectorEncoding, make_training_encoding
+from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.secagg.masks import Words
 from fedtrain.training.metrics import MetricSums, compute_flat_length
 
@@ -68,6 +69,7 @@ def encode_training(
     *,
     weight: int,
     train_loss: float,
+    section: SecureAggregationSection,
     max_weight: int,
     generator: SecureGenerator,
 ) -> Words:
@@ -78,6 +80,7 @@ def encode_training(
         update: Local model less the global one, `(d,)`.
         weight: Number of training records, or 1; counted as `max_weight` where it is above.
         train_loss: Mean loss.
+        section: The config's, for its `max_update_norm`.
         max_weight: Public bound.
         generator: Source of the stochastic rounding.
 
@@ -85,8 +88,16 @@ def encode_training(
         `(m,)` words.
 
     Raises:
-        UpdateRangeError: The update or the loss is beyond its bound.
+        UpdateRangeError: The update's L2 norm or the loss is beyond its bound.
     """
+    private_norm = float(np.linalg.norm(update.astype(np.float64, copy=False)))
+    if not private_norm <= section.max_update_norm:
+        raise UpdateRangeError(
+            f"the update's norm is {private_norm:.4g}, above secure_aggregation.max_update_norm ="
+            f" {section.max_update_norm:g}; lower training.learning_rate or raise the bound for the"
+            " whole run",
+            len(update),
+        )
     counted = min(weight, max_weight)
     share = counted / max_weight
     parts = {

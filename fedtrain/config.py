@@ -381,7 +381,7 @@ class SecureAggregationSection(Section):
     max_update_norm: float = Field(
         16.0,
         gt=0,
-        description="Bound on a site's update; one beyond it is refused at the site, not clipped.",
+        description="Bound on a site's update (L2); one beyond it is refused there, never clipped.",
     )
     max_weight: int = Field(
         10_000, ge=1, description="Public bound that example counts are clipped to."

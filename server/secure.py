@@ -160,6 +160,12 @@ class SecureGrid(CohortGrid):
         cohort = tuple(sorted(self._names[m.metadata.dst_node_id] for m in messages))
         threshold = self._section.threshold or compute_default_threshold(len(cohort))
         self.last = SecureRound(purpose, cohort, threshold)
+        if len(cohort) < self._section.min_cohort:  # a small Poisson cohort: nobody is asked
+            self.last.void = (
+                f"a cohort of {len(cohort)} is below min_cohort = {self._section.min_cohort}"
+            )
+            self.last.declined = set(cohort)
+            return []
         exchanger = Exchanger(self._grid, self._nodes, content, secure=self.last, timeout=timeout)
         vector: Vector = read_array(content.array_records[ARRAYS], PARAMETERS, dtype="float32")
         encoding = self._build_encoding(purpose, len(vector), len(cohort))

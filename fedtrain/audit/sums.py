@@ -138,7 +138,7 @@ def is_evaluated(evidence: Evidence, round_: int) -> bool:
 def _list_due(evidence: Evidence) -> list[tuple[int, str]]:
     due = []
     for line in evidence.metrics:
-        if line["cohort"]:
+        if line["cohort"] >= evidence.config.secure_aggregation.min_cohort:  # else nobody is asked
             due.append((line["round"], TRAINING))
         if is_evaluated(evidence, line["round"]):
             due.append((line["round"], EVALUATION))

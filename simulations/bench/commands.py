@@ -8,8 +8,8 @@ from typing import Any, Final
 DEFAULT: Final = ("a", "b")
 DESCRIPTION: Final = """\
 Time a round of simulated federated learning: a bare PyTorch loop, fedtrain with 1 and 2 workers,
-and, where installed (pip install 'fedtrain[bench]'), pfl and Flower's Ray engine. Each runs in
-processes of its own, in turn; the first round of each is not counted.
+and, where installed (see the extra 'bench' in pyproject.toml), pfl and Flower's Ray engine. Each
+runs in processes of its own, in turn; the first round of each is not counted.
 """
 
 SECAGG: Final = """\

@@ -99,7 +99,7 @@ def _measure_once(name: str, workload: str, rounds: int) -> Measurement:
     missing = [need for need in ENTRIES[name].needs if importlib.util.find_spec(need) is None]
     if missing:
         return Measurement(
-            name, reason=f"{missing[0]} is not installed: pip install 'fedtrain[bench]'"
+            name, reason=f"{missing[0]} is not installed; see the extra 'bench' in pyproject.toml"
         )
     with tempfile.TemporaryDirectory(prefix="fedtrain-bench-") as folder:
         result = Path(folder) / "result.json"

@@ -246,3 +246,15 @@ def test_replies_hold_no_metric_record(tmp_path):
     _, watching = run(tmp_path / "run")
     secure = [r for r in watching.replies if "secagg" in r.metadata.message_type]
     assert not any(METRICS in reply.content for reply in secure)
+
+
+def test_cohort_below_the_minimum_is_not_asked(tmp_path):
+    directory, watching = run(
+        tmp_path / "run", TEXT, "federation.site_sample_rate=0.2", "federation.rounds=4"
+    )
+    lines = directory.read_metrics()
+    small = [line for line in lines if 0 < line["cohort"] < 3]
+    assert small
+    assert all("below min_cohort" in line["void"] for line in small)
+    asked = [r for r in watching.replies if get_stage(r) == "advertise"]
+    assert len(asked) == 5 * 4 + sum(line["cohort"] for line in lines if line["cohort"] >= 3)
