@@ -16,7 +16,6 @@ from fedtrain.protocol import (
     METRICS,
     PARAMETERS,
     PREPARATION_TEXT,
-    PROXIMAL_MU,
     PUBLIC_TEXT,
     RELEASE,
     SERVER_ROUND,
@@ -33,7 +32,7 @@ from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from fedtrain.training.metrics import MetricSums
 
 from .flower import read_parameters, to_array_record
-from .site import Site, open_site, read_config, read_number, read_text
+from .site import Site, open_site, read_config, read_number, read_proximal_mu, read_text
 
 
 def describe(message: Message, context: Context) -> Message:
@@ -109,7 +108,7 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
         shuffling=make_torch_generator(site.config.run.seed, "shuffling", site.name, round_),
         sampling=site.make_generator("sampling", round_) if draws else None,
         noise=site.make_generator("noise", round_) if draws else None,
-        proximal_mu=float(read_number(record, PROXIMAL_MU)) if PROXIMAL_MU in record else 0.0,
+        proximal_mu=read_proximal_mu(record),
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):

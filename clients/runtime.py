@@ -40,6 +40,7 @@ class Runtime:
         self.attempts: dict[int, object] = {}
         self.stores: dict[int, MemoryStore] = {}
         self.policy: SitePolicy | None = None
+        self.runs: dict[str, str] = {}  # name of the run for each purpose
 
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
         """Return the fitted preparation and the trainer for it, made on first use."""

@@ -18,6 +18,7 @@ from fedtrain.aggregation import (
     encode_evaluation,
     encode_training,
     get_max_weight,
+    name_run,
 )
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
@@ -38,6 +39,7 @@ from fedtrain.protocol import (
 )
 from fedtrain.secagg.codec import Message as SecureMessage
 from fedtrain.secagg.codec import decode, encode
+from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.masks import Words
 from fedtrain.secagg.messages import (
     AdvertisementList,
@@ -54,7 +56,7 @@ from fedtrain.training.metrics import MetricSums, compute_metrics
 
 from .flower import read_parameters, to_array_record
 from .handlers import compute_sums, compute_update
-from .site import Site, open_site, read_config, read_number, read_text
+from .site import Site, open_site, read_config, read_number, read_proximal_mu, read_text
 
 
 @dataclass
@@ -83,10 +85,7 @@ def advertise(message: Message, context: Context) -> Message:
     record, secure = read_config(message), _read_secure(message)
     announced = decode(_read_bytes(secure), RoundContext)
     purpose = _read_purpose(secure)
-    if announced.round != int(read_number(record, SERVER_ROUND)) or not announced.run.endswith(
-        f"/{purpose}"
-    ):
-        raise PeerError("the announced context is of another round or purpose than its message")
+    _check_announcement(site, announced, record, purpose=purpose)
     vector = read_parameters(message)
     label = f"secure {purpose} {announced.attempt}"
     session = SiteSession(
@@ -104,6 +103,22 @@ def advertise(message: Message, context: Context) -> Message:
     attempt = Attempt(session, purpose, record, vector, len(announced.cohort))
     site.runtime.attempts[site.index] = attempt
     return _answer(message, answer)
+
+
+def _check_announcement(
+    site: Site, announced: RoundContext, record: ConfigRecord, *, purpose: str
+) -> None:
+    """Refuse a context that is not of the message it came with, or of another run than before."""
+    own = name_run(
+        site.runtime.digest,
+        preparation_text=read_text(record, PREPARATION_TEXT),
+        proximal_mu=read_proximal_mu(record),
+        purpose=purpose,
+    )
+    if announced.round != int(read_number(record, SERVER_ROUND)) or announced.run != own:
+        raise RefusalError("context", "the context is of another round or run than its message")
+    if site.runtime.runs.setdefault(purpose, own) != own:
+        raise RefusalError("context", "preparation or proximal term changed during the run")
 
 
 def share(message: Message, context: Context) -> Message:

@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Context, Message
 from fedtrain.config import Config
 from fedtrain.errors import ConfigError, PeerError
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT
+from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT, PROXIMAL_MU
 
 from .runtime import Runtime, open_runtime
 
@@ -79,6 +79,11 @@ def read_text(record: ConfigRecord, key: str) -> str:
     if not isinstance(value, str):
         raise PeerError(f"the message lacks '{key}'")
     return value
+
+
+def read_proximal_mu(record: ConfigRecord) -> float:
+    """Return FedProx's coefficient; 0 where the message has none."""
+    return float(read_number(record, PROXIMAL_MU)) if PROXIMAL_MU in record else 0.0
 
 
 def read_number(record: ConfigRecord, key: str) -> float:

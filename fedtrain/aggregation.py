@@ -6,13 +6,14 @@ the metrics of a site are coordinates of the same vector as its update: nobody s
 Shapes: d parameters, C classes, m elements of the encoded vector.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrain.config import Config, SecureAggregationSection
+from fedtrain.config import Config, SecureAggregationSection, to_canonical
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.encoding import Block, VectorEncoding, make_training_encoding
@@ -38,6 +39,24 @@ class TrainingSum:
     average: Vector
     weight: float
     train_loss: float
+
+
+def name_run(config_digest: str, *, preparation_text: str, proximal_mu: float, purpose: str) -> str:
+    """Return what a secure sum's context calls its run.
+
+    The name is in every mask key and signature of the run, and each site computes it from what it
+    received itself. A coordinator that prepares one site's records in another way than its
+    peers', so that theirs cancel out, gets masks that do not (Pasquini et al. 2022 do it with the
+    model).
+
+    Args:
+        config_digest: Of the config, hexadecimal.
+        preparation_text: The fitted preparation, as it is sent.
+        proximal_mu: FedProx's coefficient; 0 without.
+        purpose: `train` or `evaluate`.
+    """
+    bound = to_canonical([preparation_text, float(proximal_mu)])
+    return f"{config_digest[:32]}-{hashlib.sha256(bound.encode()).hexdigest()[:32]}/{purpose}"
 
 
 def get_max_weight(config: Config) -> int:

@@ -35,6 +35,8 @@ STRATEGIES: Final = (
 # Strategies that need the weighted average of a round and no single update: their replies are
 # folded into one as they arrive, and secure aggregation can stand below them.
 AVERAGING_STRATEGIES: Final = ("FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad")
+# FedProx's coefficient where federation.strategy_options names none.
+DEFAULT_PROXIMAL_MU: Final = 0.01
 # Keys that say where and how a run is computed, not what it computes; they are not in the digest.
 LOCAL_KEYS: Final = (("run", "directory"), ("data", "path"), ("simulation",))
 

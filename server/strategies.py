@@ -10,7 +10,12 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedtrain.config import AVERAGING_STRATEGIES, STRATEGIES, FederationSection
+from fedtrain.config import (
+    AVERAGING_STRATEGIES,
+    DEFAULT_PROXIMAL_MU,
+    STRATEGIES,
+    FederationSection,
+)
 from fedtrain.errors import ConfigError
 from fedtrain.protocol import ARRAYS, CONFIG, PARAMETERS, WEIGHT
 
@@ -62,7 +67,7 @@ def build_strategy(section: FederationSection, *, learning_rate: float) -> FedAv
     if name == "QFedAvg":
         options.setdefault("client_learning_rate", learning_rate)
     if name == "FedProx":
-        options.setdefault("proximal_mu", 0.01)
+        options.setdefault("proximal_mu", DEFAULT_PROXIMAL_MU)
     try:
         strategy = getattr(flower, name)(**_FIXED, **options)
     except (TypeError, ValueError) as error:

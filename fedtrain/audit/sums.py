@@ -3,10 +3,14 @@
 import hashlib
 from typing import Any, Final
 
-from fedtrain.aggregation import build_evaluation_encoding, build_training_encoding
+from fedtrain.aggregation import (
+    build_evaluation_encoding,
+    build_training_encoding,
+    name_run,
+)
 from fedtrain.audit.evidence import Evidence, SecureSum, read_roster
 from fedtrain.audit.files import compute_threshold, read_vectors
-from fedtrain.config import compute_digest
+from fedtrain.config import DEFAULT_PROXIMAL_MU, compute_digest, to_canonical
 from fedtrain.errors import AuditError
 from fedtrain.secagg.codec import decode
 from fedtrain.secagg.graph import plan_graph
@@ -163,7 +167,7 @@ def _check_context(evidence: Evidence, one: SecureSum) -> None:
         cohort, dropout_share=section.dropout_share, corrupt_share=section.corrupt_share
     )
     pairs: dict[str, tuple[Any, Any]] = {
-        "run": (context.run, f"{evidence.state.digest[:32]}/{one.purpose}"),
+        "run": (context.run, _compute_run(evidence, one)),
         "attempt": (context.attempt, 0),
         "federation": (context.federation, evidence.roster.signed.roster.federation),
         "config digest": (context.config_digest.hex(), compute_digest(evidence.config)),
@@ -179,6 +183,25 @@ def _check_context(evidence: Evidence, one: SecureSum) -> None:
             raise AuditError(f"{one.name}: {name} is {found}, due is {due}")
     if list(context.cohort) != sorted(set(context.cohort)) or not set(context.cohort) <= set(sites):
         raise AuditError(f"{one.name}: its cohort is not a set of sites of the roster")
+
+
+def _compute_run(evidence: Evidence, one: SecureSum) -> str:
+    """Return what the context must call the run: config, preparation and proximal term.
+
+    The preparation is in `model.json`; before the run has ended only the config's part is known.
+    """
+    if evidence.state.status != "finished":
+        known, run = f"{evidence.state.digest[:32]}-", one.context.run
+        return run if run.startswith(known) and run.endswith(f"/{one.purpose}") else known
+    federation, proximal_mu = evidence.config.federation, 0.0
+    if federation.strategy == "FedProx" and one.purpose == TRAINING:
+        proximal_mu = federation.strategy_options.get("proximal_mu", DEFAULT_PROXIMAL_MU)
+    return name_run(
+        evidence.state.digest,
+        preparation_text=to_canonical(evidence.read_json("model.json").get("preparation")),
+        proximal_mu=proximal_mu,
+        purpose=one.purpose,
+    )
 
 
 def _compute_length(evidence: Evidence, one: SecureSum) -> int:

@@ -258,3 +258,41 @@ def test_cohort_below_the_minimum_is_not_asked(tmp_path):
     assert all("below min_cohort" in line["void"] for line in small)
     asked = [r for r in watching.replies if get_stage(r) == "advertise"]
     assert len(asked) == 5 * 4 + sum(line["cohort"] for line in lines if line["cohort"] >= 3)
+
+
+def test_site_that_is_shown_another_preparation_takes_no_part(tmp_path):
+    """As Pasquini et al. do with the model: records of all but one site prepared to nothing."""
+
+    def change_request(message):
+        if get_stage(message) == "advertise" and is_site(message, 1):
+            content = type(message.content)(dict(message.content))
+            record = ConfigRecord(dict(content.config_records["config"]))
+            record["preparation-text"] = str(record["preparation-text"]).replace("16.0", "1e9")
+            content["config"] = record
+            message.content = content
+        return message
+
+    directory, watching = run(tmp_path / "run", change_request=change_request)
+    assert [line["survivors"] for line in directory.read_metrics()] == [4, 4]
+    refusals = [r for r in watching.replies if r.has_error()]
+    assert {reply.error.reason for reply in refusals} == {"context"}
+    assert all(is_site(reply, 1) for reply in refusals)
+
+
+def test_run_that_changes_its_preparation_is_left_by_every_site(tmp_path):
+    asked = []
+
+    def change_request(message):
+        if get_stage(message) == "advertise":
+            asked.append(message.content)
+        return message
+
+    run(tmp_path / "run", change_request=change_request)
+    content = asked[0]
+    record = ConfigRecord(dict(content.config_records["config"]))
+    record["preparation-text"] = str(record["preparation-text"]).replace("16.0", "17.0")
+    changed = type(content)(dict(content))
+    changed["config"] = record
+    message = Message(changed, dst_node_id=2, message_type="train.secagg_advertise")
+    node_config = {"partition-id": 0, "randomness": "simulated"}
+    assert app(message, make_context(2, node_config, {})).error.reason == "context"
