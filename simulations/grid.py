@@ -19,7 +19,7 @@ from fedtrain.protocol import INTERNAL_ERROR, NO_ANSWER, SECAGG_ACTION
 
 from .flower import make_context, set_identity, set_message_id
 from .loading import load_app
-from .workers import WorkerPool, keep_freed_memory
+from .workers import WorkerPool
 
 FIRST_NODE_ID = 2  # 1 is the coordinator
 
@@ -45,7 +45,6 @@ class InProcessGrid(Grid):
         results: Path | None = None,
     ) -> None:
         set_identity()
-        keep_freed_memory()
         self._results = "" if results is None else str(results)
         self._sites = sites
         self._run: Run | None = None
