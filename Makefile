@@ -1,11 +1,12 @@
 # make demo: a private federation on this machine.  make test: the tests.  Both install into .venv first.
 PYTHON ?= python3
+SHELL := /bin/bash -o pipefail
 VENV := .venv
 BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-slow check install clean
+.PHONY: demo test test-slow fuzz check install clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -23,6 +24,10 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
+
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python -m tests.secagg.fuzz_codec 30 2>&1 | tail -n 3
 
 check: install
 	$(BIN)/ruff check .
