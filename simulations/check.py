@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
 from fedtrain.plan import build_record_plan, compute_planned_cost
+from fedtrain.report.privacy import NO_PRIVACY
 from fedtrain.report.tables import (
     format_bytes,
     format_count,
@@ -11,6 +12,7 @@ from fedtrain.report.tables import (
     make_facts,
     make_table,
 )
+from fedtrain.secagg.policy import compute_default_threshold
 
 from .opening import Opened
 
@@ -22,7 +24,7 @@ def render_check(opened: Opened) -> RenderableType:
     config = opened.config
     parts: list[RenderableType] = [make_facts(_describe_run(opened))]
     if build_record_plan(config) is None:
-        parts.append("No differential privacy: every site's update would be released as it is.")
+        parts.append(NO_PRIVACY[config.secure_aggregation.mode])
     else:
         parts.append(_tabulate_epsilon(config))
     return Group(*parts)
@@ -49,8 +51,17 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
         ("sites", f"{opened.sites} ({config.partition.scheme}), {cohort_text}"),
         ("model", f"{config.model.name}, {size:,} parameters, input {preparation.input_shape}"),
         ("strategy", f"{federation.strategy}, {federation.rounds} rounds, {work} a site and round"),
+        ("secure sum", _describe_secure_sum(config, cohort)),
         ("sent a round", f"{format_bytes(4 * size * cohort)} down and as much up"),
     ]
+
+
+def _describe_secure_sum(config: Config, cohort: int) -> str:
+    section = config.secure_aggregation
+    if section.mode == "off":
+        return "off: the coordinator would see every update"
+    threshold = section.threshold or compute_default_threshold(cohort)
+    return f"{section.mode}, {threshold} of {cohort} sites needed"
 
 
 def _tabulate_epsilon(config: Config) -> RenderableType:

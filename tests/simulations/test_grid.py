@@ -124,8 +124,9 @@ def test_site_whose_worker_dies_twice_is_dropped_and_the_others_are_not(pool):
 
 
 def test_site_that_hangs_is_dropped_at_the_deadline(pool):
+    list(pool.send_and_receive(make_messages()))  # the processes have started
     started = time.monotonic()
-    replies = list(pool.send_and_receive(make_messages("train.hang"), timeout=2.0))
+    replies = list(pool.send_and_receive(make_messages("train.hang"), timeout=3.0))
     assert time.monotonic() - started < 20
     assert replies[1].has_error()
     assert sum(not reply.has_error() for reply in replies) >= 1
