@@ -146,7 +146,7 @@ class Exchanger:
         content = RecordDict(dict(self._content))
         content[SECAGG] = record
         size = self._count(content)
-        requests = [self._make_request(name, "secagg_encode", content, size) for name in cohort]
+        requests = [self._make_request(name, "encode_plainly", content, size) for name in cohort]
         dtype = "uint16" if encoding.ring_bits <= 16 else "uint32"
         for name, reply in self._exchange(requests):
             try:

@@ -145,7 +145,7 @@ def test_sum_without_a_site_equals_the_plain_sum_without_it(tmp_path):
         return lambda r: None if get_stage(r) == stage and is_site(r, 1) else r
 
     protocol, _ = run(tmp_path / "protocol", change_reply=lose("mask"))
-    plain, _ = run(tmp_path / "plain", PLAIN_TEXT, change_reply=lose("encode"))
+    plain, _ = run(tmp_path / "plain", PLAIN_TEXT, change_reply=lose("train.encode_plainly"))
     assert read_vector(protocol).tobytes() == read_vector(plain).tobytes()
 
 
