@@ -124,6 +124,18 @@ def build_parser() -> tuple[Parser, "argparse._SubParsersAction[Any]"]:
     return parser, subparsers
 
 
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`, which changes keys of a scenario; see `fedtrain.config.load_config`."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one key, e.g. federation.rounds=20; may be repeated (default: none)",
+    )
+
+
 def _run(arguments: list[str]) -> int:
     parser, subparsers = build_parser()
     if not arguments:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fedtrain.cli import add_overrides
+
 EXIT_INTERRUPTED = 130
 
 
@@ -34,7 +36,7 @@ def _register_simulate(subparsers: "argparse._SubParsersAction[Any]") -> None:
         metavar="SCENARIO",
         help="a TOML file, or the name of a scenario that ships; not needed with --resume",
     )
-    _add_overrides(parser)
+    add_overrides(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--out",
@@ -59,19 +61,8 @@ def _register_check(subparsers: "argparse._SubParsersAction[Any]") -> None:
         ),
     )
     parser.add_argument("scenario", metavar="FILE", help="a scenario, a file or a name")
-    _add_overrides(parser)
+    add_overrides(parser)
     parser.set_defaults(run=_run_check)
-
-
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one key, e.g. federation.rounds=20; may be repeated (default: none)",
-    )
 
 
 def _run_simulate(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from fedtrain.cli import add_overrides
 from fedtrain.errors import ConfigError, RunDirectoryError
 
 RUNS_WIDTH: Final = 160  # folders are long
@@ -56,14 +57,7 @@ def _register_config(subparsers: "argparse._SubParsersAction[Any]") -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", metavar="FILE", help="a scenario, a file or a name")
     what.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one key, e.g. federation.rounds=20; may be repeated (default: none)",
-    )
+    add_overrides(parser)
     parser.set_defaults(run=_run_config)
 
 
