@@ -83,9 +83,16 @@ class DataSection(Section):
     site_column: str | None = Field(
         None, description="Column that names the site of each row, where one file holds all sites."
     )
+    person_column: str | None = Field(
+        None,
+        description=(
+            "Column that says which person a row is about; privacy.unit = 'person' needs it. npz"
+            " has an array 'person' instead."
+        ),
+    )
     columns: tuple[str, ...] | None = Field(
         None,
-        description="Feature columns, in order; default: all but label and site.",
+        description="Feature columns, in order; default: all but label, site and person.",
     )
     categorical: tuple[str, ...] = Field(
         (), description="Numeric-looking columns to treat as categories."
@@ -312,11 +319,64 @@ class FederationSection(Section):
         return self
 
 
+class SitePrivacySection(Section):
+    """Noise in shares, inside the masked sum: protects a whole site's update."""
+
+    noise_multiplier: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Noise standard deviation of a sum / max_update_norm, by the honest survivors alone;"
+            " or give target_epsilon."
+        ),
+    )
+    target_epsilon: float | None = Field(
+        None, gt=0, description="Epsilon that the whole run may cost a site."
+    )
+    target_delta: float = Field(1e-6, gt=0, lt=1, description="Delta of the guarantee.")
+    max_update_norm: float | None = Field(
+        None,
+        gt=0,
+        description="L2 clip of a site's update; with adaptive clipping the largest that it gets.",
+    )
+    clipping: Literal["fixed", "adaptive"] = Field(
+        "fixed",
+        description="adaptive: the clip follows a noised quantile of norms (Andrew et al. 2021).",
+    )
+    initial_update_norm: float | None = Field(
+        None, gt=0, description="adaptive: the first clip; default: a tenth of max_update_norm."
+    )
+    target_quantile: float = Field(
+        0.5, gt=0, lt=1, description="adaptive: share of sites whose update is below the clip."
+    )
+    clip_learning_rate: float = Field(
+        0.2, gt=0, le=2, description="adaptive: rate of the clip's geometric steps."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        first, largest = self.initial_update_norm, self.max_update_norm
+        if first is not None and self.clipping == "fixed":
+            raise ValueError(
+                f"initial_update_norm = {first:g} has no effect while clipping = 'fixed'; set"
+                " clipping = 'adaptive' or remove it"
+            )
+        if first is not None and largest is not None and first > largest:
+            raise ValueError(
+                f"initial_update_norm = {first:g} is above max_update_norm = {largest:g}; lower it"
+            )
+        return self
+
+
 class PrivacySection(Section):
     """The differential-privacy guarantee."""
 
-    unit: Literal["none", "record"] = Field(
-        "none", description="What is protected: nothing, or one record of a site (DP-SGD)."
+    unit: Literal["none", "record", "person", "site", "record_and_site", "person_and_site"] = Field(
+        "none",
+        description=(
+            "What is protected: nothing; one record, or one person with all of theirs at a site"
+            " (DP-SGD); a site's whole update (noise inside the secure sum); or both."
+        ),
     )
     noise_multiplier: float | None = Field(
         None, ge=0, description="Noise standard deviation / max_grad_norm; or give target_epsilon."
@@ -327,25 +387,72 @@ class PrivacySection(Section):
         description="Epsilon that the whole run may cost; the noise is calibrated to it.",
     )
     target_delta: float = Field(1e-5, gt=0, lt=1, description="Delta of the guarantee.")
-    max_grad_norm: float = Field(1.0, gt=0, description="L2 clip of each record's gradient.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="L2 clip of the gradient of each record, or person."
+    )
     neighbouring_relation: Literal["add_remove", "replace_one"] = Field(
         "add_remove", description="Which data sets count as neighbours."
     )
+    metrics: Literal["suppressed", "uncovered"] | None = Field(
+        None,
+        description=(
+            "Losses and accuracies that sites compute on their records, which the guarantee does"
+            " not cover: suppressed, or sent and declared uncovered. Default: suppressed under"
+            " privacy; without it they are sent."
+        ),
+    )
+    site: SitePrivacySection = SitePrivacySection()
+
+    @property
+    def covers_records(self) -> bool:
+        """Whether records or persons are protected by DP-SGD at the site."""
+        return self.unit.startswith(("record", "person"))
+
+    @property
+    def covers_persons(self) -> bool:
+        """Whether what DP-SGD protects is a person with all of their records at a site."""
+        return self.unit.startswith("person")
+
+    @property
+    def covers_sites(self) -> bool:
+        """Whether a site's whole update is protected by noise inside the secure sum."""
+        return self.unit.endswith("site")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.unit == "none":
-            for key in ("noise_multiplier", "target_epsilon"):
-                if getattr(self, key) is not None:
-                    raise ValueError(
-                        f"{key} = {getattr(self, key):g} has no effect while unit = 'none';"
-                        " set unit = 'record' or remove it"
-                    )
-        elif self.noise_multiplier is None and self.target_epsilon is None:
+        _check_noise(self.covers_records, "record", self, prefix="", unit=self.unit)
+        _check_noise(self.covers_sites, "site", self.site, prefix="site.", unit=self.unit)
+        if self.covers_sites and self.site.max_update_norm is None:
             raise ValueError(
-                "noise_multiplier and target_epsilon are both missing; unit = 'record' needs one"
+                f"site.max_update_norm is missing; unit = '{self.unit}' clips each site's update"
+                " to it"
             )
+        if self.unit == "none" and self.metrics == "suppressed":
+            raise ValueError("metrics = 'suppressed' has no effect while unit = 'none'; remove it")
         return self
+
+
+def _check_noise(
+    covered: bool,
+    level: str,
+    table: PrivacySection | SitePrivacySection,
+    *,
+    prefix: str,
+    unit: str,
+) -> None:
+    """Refuse noise of a level that `unit` does not cover, and a covered level without any."""
+    keys = ("noise_multiplier", "target_epsilon")
+    given = [key for key in keys if getattr(table, key) is not None]
+    if not covered and given:
+        raise ValueError(
+            f"{prefix}{given[0]} = {getattr(table, given[0]):g} has no effect while unit ="
+            f" '{unit}'; set unit = '{level}' or remove it"
+        )
+    if covered and not given:
+        raise ValueError(
+            f"{prefix}noise_multiplier and {prefix}target_epsilon are both missing; unit ="
+            f" '{unit}' needs one"
+        )
 
 
 class SecureAggregationSection(Section):
@@ -419,32 +526,63 @@ class Config(Section):
                 f"federation.sites_per_round = {cohort} is above partition.sites = {sites};"
                 " lower it"
             )
-        if self.privacy.unit == "record":
+        if self.privacy.unit != "none":
+            _check_privacy(self)
+        if self.privacy.covers_records:
             _check_record_privacy(self)
+        if self.privacy.covers_sites:
+            _check_site_privacy(self)
         _check_secure_aggregation(self)
         return self
 
 
-def _check_record_privacy(config: Config) -> None:
-    if config.training.sampling != "poisson":
-        raise ValueError(
-            "training.sampling = 'shuffle' cannot be accounted under privacy.unit = 'record';"
-            " set sampling = 'poisson' with sample_rate and expected_batch_size"
-        )
+def _check_privacy(config: Config) -> None:
+    """Refuse what would release something of a shard beside the update, whatever the unit."""
+    under = f"under privacy.unit = '{config.privacy.unit}'"
     if config.federation.weighting == "examples":
         raise ValueError(
-            "federation.weighting = 'examples' would release each site's record count under"
-            " privacy.unit = 'record'; set weighting = 'equal'"
+            f"federation.weighting = 'examples' would release each site's record count {under};"
+            " set weighting = 'equal'"
         )
     if config.data.preparation == "standardise":
         raise ValueError(
-            "data.preparation = 'standardise' would release means and variances unprotected under"
-            " privacy.unit = 'record'; set 'bounds' with data.bounds, or 'none'"
+            f"data.preparation = 'standardise' would release means and variances unprotected"
+            f" {under}; set 'bounds' with data.bounds, or 'none'"
         )
     if config.federation.select == "best":
         raise ValueError(
-            "federation.select = 'best' would choose by unprotected validation metrics under"
-            " privacy.unit = 'record'; set select = 'last'"
+            f"federation.select = 'best' would choose by unprotected validation metrics {under};"
+            " set select = 'last'"
+        )
+    if config.federation.strategy == "QFedAvg":
+        raise ValueError(
+            f"federation.strategy = 'QFedAvg' weights sites by their unprotected losses {under};"
+            f" choose {', '.join(AVERAGING_STRATEGIES)}"
+        )
+
+
+def _check_record_privacy(config: Config) -> None:
+    unit = config.privacy.unit
+    if config.training.sampling != "poisson":
+        raise ValueError(
+            f"training.sampling = 'shuffle' cannot be accounted under privacy.unit = '{unit}';"
+            " set sampling = 'poisson' with sample_rate and expected_batch_size"
+        )
+
+
+def _check_site_privacy(config: Config) -> None:
+    privacy, section = config.privacy, config.secure_aggregation
+    if section.mode == "off":
+        raise ValueError(
+            f"secure_aggregation.mode = 'off' would show each update with its share of the noise"
+            f" only, under privacy.unit = '{privacy.unit}'; set mode = 'protocol'"
+        )
+    if config.federation.site_sample_rate is not None and privacy.neighbouring_relation != (
+        "add_remove"
+    ):
+        raise ValueError(
+            f"privacy.neighbouring_relation = '{privacy.neighbouring_relation}' is not known to"
+            " amplify by federation.site_sample_rate; set 'add_remove' or draw sites otherwise"
         )
 
 
