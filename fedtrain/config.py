@@ -574,8 +574,8 @@ def _check_site_privacy(config: Config) -> None:
     privacy, section = config.privacy, config.secure_aggregation
     if section.mode == "off":
         raise ValueError(
-            f"secure_aggregation.mode = 'off' would show each update with its share of the noise"
-            f" only, under privacy.unit = '{privacy.unit}'; set mode = 'protocol'"
+            f"privacy.unit = '{privacy.unit}' with secure_aggregation.mode = 'off': each update would"
+            " be seen with its own share of the noise only; set mode = 'protocol'"
         )
     if config.federation.site_sample_rate is not None and privacy.neighbouring_relation != (
         "add_remove"
