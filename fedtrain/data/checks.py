@@ -11,7 +11,7 @@ from fedtrain.data.columns import Category, Table
 from fedtrain.data.frames import suggest_name
 from fedtrain.data.partition import Partition
 from fedtrain.data.records import Records, find_unusable
-from fedtrain.errors import DataError
+from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
 
@@ -46,6 +46,16 @@ def verify_columns(records: Records) -> None:
                     f"data.columns names no column {name!r};"
                     f" {suggest_name(name, records.features.columns)}"
                 )
+
+
+def verify_persons(records: Records, config: Config) -> None:
+    """Raise ConfigError where persons are to be protected and the source does not tell them."""
+    if config.privacy.covers_persons and records.persons is None:
+        raise ConfigError(
+            f"privacy.unit = {config.privacy.unit!r} needs the person of each record, which"
+            f" data.source = {config.data.source!r} does not say here; name data.person_column"
+            " (csv, parquet), save an array 'person' (npz), or return persons from your function"
+        )
 
 
 def _verify_sizes(partition: Partition, names: tuple[str, ...], min_records: int) -> None:

@@ -16,7 +16,7 @@ def compute_fingerprint(records: Records, partition: Partition) -> str:
     """Return SHA-256 (hex) over dtype, shape and bytes of all records and of the partition.
 
     A digest identifies data to someone who has it; it is not meant to hide a data set so small
-    that it can be guessed.
+    that it can be guessed. Of persons it has which records belong together, and no name.
     """
     digest = hashlib.sha256()
     for name, array in _iterate_arrays(records, partition):
@@ -33,6 +33,8 @@ def _iterate_arrays(records: Records, partition: Partition) -> Iterator[tuple[st
     if records.central is not None:
         yield from _iterate_features("central features", records.central[0])
         yield from _iterate_category("central labels", records.central[1])
+    if records.persons is not None:
+        yield "persons", records.persons
     yield "order", partition.order
     yield "offsets", partition.offsets
 

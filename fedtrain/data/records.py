@@ -27,6 +27,8 @@ class Records:
         public: What the source's format fixes.
         sites: Site of each record, where the source knows one.
         central: Features and labels of a central test set, where the source has one.
+        persons: Person of each record `(n,)`, 0..p-1 in order of first appearance, where the
+            source says who a record is about.
     """
 
     features: Features
@@ -34,6 +36,7 @@ class Records:
     public: PublicConstants
     sites: Category | None = None
     central: tuple[Features, Category] | None = None
+    persons: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,14 +14,14 @@ def resolve_preparation_kind(config: Config, public: PublicConstants) -> Prepara
     """Return the kind that a run uses.
 
     The config's own where it names one; else `none` for text, `bounds` where the source has a
-    public range, where `data.bounds` is given or under record-level privacy, and `standardise`
+    public range, where `data.bounds` is given or under privacy of any unit, and `standardise`
     for the rest.
     """
     if config.data.preparation is not None:
         return config.data.preparation
     if public.is_discrete:
         return "none"
-    if config.data.bounds or public.value_range or config.privacy.unit == "record":
+    if config.data.bounds or public.value_range or config.privacy.unit != "none":
         return "bounds"
     return "standardise"
 
@@ -30,7 +30,7 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
     """Refuse a preparation that lacks a public constant it rests on, before data is looked at.
 
     Guarantees:
-        Under `privacy.unit = "record"` a config that passes lets `fit_preparation` use public
+        Under privacy, whatever its unit, a config that passes lets `fit_preparation` use public
         constants alone: bounds of every number, categories of every category, and classes.
 
     Raises:
@@ -51,11 +51,10 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
             " secure aggregation hides; set data.bounds, data.categories and data.classes, or"
             " secure_aggregation.mode = 'off'"
         )
-    private = config.privacy.unit == "record"
-    if private and public.label_names is None:
+    if config.privacy.unit != "none" and public.label_names is None:
         raise ConfigError(
-            "data.classes is missing and privacy.unit = 'record' allows none found in data; set"
-            ' e.g. data.classes = ["0", "1"]'
+            f"data.classes is missing and privacy.unit = {config.privacy.unit!r} allows none found"
+            ' in data; set e.g. data.classes = ["0", "1"]'
         )
     if kind != "bounds":
         return
@@ -91,8 +90,8 @@ def _verify_names(config: Config, public: PublicConstants) -> None:
 
 
 def needs_statistics(config: Config, public: PublicConstants) -> bool:
-    """Say whether `fit_preparation` needs sums over sites; never under record-level privacy."""
-    if config.privacy.unit == "record":
+    """Say whether `fit_preparation` needs sums over sites; never under privacy."""
+    if config.privacy.unit != "none":
         return False
     kind = resolve_preparation_kind(config, public)
     return (

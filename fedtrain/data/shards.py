@@ -4,23 +4,34 @@ Shapes: n records of a site, d features.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.config import Config
-from fedtrain.data.checks import verify_columns, verify_records, warn_of_poor_sites
+from fedtrain.data.checks import (
+    verify_columns,
+    verify_persons,
+    verify_records,
+    warn_of_poor_sites,
+)
 from fedtrain.data.columns import Table
 from fedtrain.data.fingerprint import compute_fingerprint
-from fedtrain.data.partition import Partition, partition_natural, partition_records
+from fedtrain.data.partition import (
+    Partition,
+    partition_natural,
+    partition_persons,
+    partition_records,
+)
+from fedtrain.data.persons import number_persons, verify_one_site
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Features, Records, take_features
 from fedtrain.data.requirements import verify_preparation
 from fedtrain.data.sources import load_records
-from fedtrain.data.splits import SplitIndices, split_records
+from fedtrain.data.splits import SplitIndices, split_persons, split_records
 from fedtrain.data.statistics import Statistics, compute_statistics
 from fedtrain.errors import ConfigError, DataError
 from fedtrain.seeds import make_numpy_generator
@@ -35,10 +46,14 @@ class Split:
     Attributes:
         features: `(n, *input_shape)` float32, for text int64 ids; C-contiguous.
         labels: int64 `(n,)`.
+        persons: int64 `(n,)`, the person of each record: 0..p-1 in order of first appearance in
+            this split, every number in use. None where the source does not tell persons, which
+            `privacy.unit = "person"` refuses when data is opened.
     """
 
     features: NDArray[Any]
     labels: NDArray[np.int64]
+    persons: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,8 +91,15 @@ class Shards:
         """Read, check and partition the data that the config names.
 
         Raises:
-            ConfigError: A key is missing, or names what is not there.
-            DataError: The data cannot be read or used, or a site has too few records.
+            ConfigError: A key is missing, or names what is not there, or persons are to be
+                protected and the source does not tell them.
+            DataError: The data cannot be read or used, a site has too few records, or a person is
+                at two natural sites.
+
+        Guarantees:
+            Where the source tells persons, each is at one site of a simulation and in one split of
+            it, with all of their records. A deployed site sees its own records alone and cannot
+            tell whether a person is at others too; see `persons.verify_one_site`.
         """
         return cls.from_records(load_records(config), config)
 
@@ -86,8 +108,9 @@ class Shards:
         """Check and partition records that are already in memory; see `open`."""
         public = apply_config(records.public, config)
         verify_preparation(config, public)
-        records = Records(records.features, records.labels, public, records.sites, records.central)
+        records = replace(records, public=public)
         verify_columns(records)
+        verify_persons(records, config)
         partition, site_names = _partition(records, config)
         verify_records(records, partition, site_names, min_records=config.partition.min_records)
         warn_of_poor_sites(records.labels, partition, site_names, config=config)
@@ -125,7 +148,7 @@ class Shards:
             raise DataError(f"site {self.site_names[site]!r}: {error}") from error
         ends = np.cumsum([len(part) for part in parts]).tolist()
         splits = [
-            Split(features[start:end], labels[start:end])
+            Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
         ]
         shard = Shard(*splits)
@@ -146,12 +169,26 @@ class Shards:
     def _split(self, site: int) -> SplitIndices:
         """Split a site's records; seeded by the site's name, so that no other site matters."""
         data = self._config.data
-        return split_records(
-            self._records.labels.codes[self._partition.get_indices(site)],
-            make_numpy_generator(self._config.run.seed, "split", self.site_names[site]),
-            validation_fraction=data.validation_fraction,
-            test_fraction=data.test_fraction,
+        indices = self._partition.get_indices(site)
+        labels, persons = self._records.labels.codes[indices], self._number_persons(indices)
+        generator = make_numpy_generator(self._config.run.seed, "split", self.site_names[site])
+        validation, test = data.validation_fraction, data.test_fraction
+        if persons is None:
+            return split_records(
+                labels, generator, validation_fraction=validation, test_fraction=test
+            )
+        return split_persons(
+            labels,
+            persons,
+            generator=generator,
+            validation_fraction=validation,
+            test_fraction=test,
         )
+
+    def _number_persons(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the person of each record among `indices`, numbered anew; None where unknown."""
+        persons = self._records.persons
+        return None if persons is None else number_persons(persons[indices])
 
     def _take(self, indices: NDArray[np.int64]) -> Features:
         features = self._records.features
@@ -202,8 +239,13 @@ def _partition(records: Records, config: Config) -> tuple[Partition, tuple[str, 
                 f"partition.sites = {section.sites} but the data has {len(names)} natural sites;"
                 " remove partition.sites"
             )
+        if records.persons is not None:
+            verify_one_site(records.persons, records.sites.codes)
         return partition_natural(records.sites.codes, len(names)), names
-    generator = make_numpy_generator(config.run.seed, "partition")
-    partition = partition_records(records.labels.codes, section, generator=generator)
+    generator, labels = make_numpy_generator(config.run.seed, "partition"), records.labels.codes
+    if records.persons is None:
+        partition = partition_records(labels, section, generator=generator)
+    else:
+        partition = partition_persons(labels, records.persons, section=section, generator=generator)
     width = max(2, len(str(len(partition) - 1)))
     return partition, tuple(f"site-{site:0{width}d}" for site in range(len(partition)))

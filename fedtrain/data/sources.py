@@ -21,7 +21,14 @@ from fedtrain.errors import ConfigError, DataError
 _FOLDERS: Final = ("idx", "images")
 _FILES: Final = ("npz", "text")
 _TABLES: Final = ("csv", "parquet")
-_TABLE_KEYS: Final = ("label", "site_column", "categorical", "categories", "zero_is_missing")
+_TABLE_KEYS: Final = (
+    "label",
+    "site_column",
+    "person_column",
+    "categorical",
+    "categories",
+    "zero_is_missing",
+)
 
 
 def load_records(config: Config) -> Records:

@@ -1,12 +1,14 @@
 """Train, validation and test records of one site, stratified by label.
 
-Shapes: n records of one site.
+Shapes: n records of one site, of p persons.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedtrain.data.persons import compute_person_labels
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,44 @@ def split_records(
         validation=np.sort(order[~in_train & ~in_test]),
         test=np.sort(order[in_test]),
     )
+
+
+def split_persons(
+    labels: NDArray[np.integer],
+    persons: NDArray[np.int64],
+    *,
+    generator: np.random.Generator,
+    validation_fraction: float,
+    test_fraction: float,
+) -> SplitIndices:
+    """Split a site's persons, each with all of their records; see `split_records`.
+
+    Args:
+        labels: Class of each record `(n,)`.
+        persons: Person of each record, 0..p-1 `(n,)`.
+        generator: Seeded for this site alone.
+        validation_fraction: Share of the persons wanted for validation.
+        test_fraction: Share of the persons wanted for test.
+
+    Returns:
+        What `split_records` makes of persons, each with their most frequent label: shares are of
+        persons, and a class that is no one's most frequent may lack a training record.
+
+    Guarantees:
+        A person's records are in exactly one split. One record a person, in order, gives what
+        `split_records` gives.
+    """
+    chosen = split_records(
+        compute_person_labels(labels, persons),
+        generator,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+    )
+    parts = np.zeros(len(chosen.train) + len(chosen.validation) + len(chosen.test), np.int8)
+    parts[chosen.validation] = 1
+    parts[chosen.test] = 2
+    train, validation, test = (np.flatnonzero(parts[persons] == part) for part in range(3))
+    return SplitIndices(train, validation, test)
 
 
 def _allot(

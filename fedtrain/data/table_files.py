@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from fedtrain.config import Config, DataSection
 from fedtrain.data.columns import Category, sort_names
@@ -21,6 +22,7 @@ from fedtrain.data.frames import (
     clean_frame,
     detect_kinds,
     encode_categories,
+    name_values,
     suggest_name,
 )
 from fedtrain.data.labels import EXPRESSION_NAMES, LabelExpression, compute_label, parse_expression
@@ -31,23 +33,26 @@ from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
 
-_SITE: Final = "\x00site"  # no file has a column of this name
+# No file has columns of these names.
+_SITE: Final = "\x00site"
+_PERSON: Final = "\x00person"
 
 
 def load_table_files(config: Config, path: Path) -> Records:
     """Read the table that `data.path` names.
 
     Args:
-        config: Label, columns, site column and rules for missing values.
+        config: Label, columns, site and person column, and rules for missing values.
         path: A file, or a folder with one `.csv` or `.parquet` file a site.
 
     Returns:
-        Records with a site for each row where there is a folder or a site column. Rows without a
-        label are left out.
+        Records with a site for each row where there is a folder or a site column, and a person
+        where there is a person column. Rows without a label are left out.
 
     Raises:
         ConfigError: A key is missing or names a column that is not there.
-        DataError: A file cannot be read, is ragged or empty, or a column is not usable.
+        DataError: A file cannot be read, is ragged or empty, a column is not usable, or a row
+            with a label has no person.
     """
     data = config.data
     if data.label is None:
@@ -59,6 +64,7 @@ def load_table_files(config: Config, path: Path) -> Records:
     label_column = expression.column if expression else data.label
     frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
     frame = _move_site_column(frame, data, label_column)
+    frame = _move_person_column(frame, data, label_column)
     features = _select_features(frame, data, label_column)
     label = clean_frame(frame.select(label_column), data.missing).to_series()
     labels = label if expression is None else compute_label(label, expression)
@@ -144,9 +150,29 @@ def _move_site_column(frame: pl.DataFrame, data: DataSection, label: str) -> pl.
     return frame.drop(name).with_columns(sites.alias(_SITE))
 
 
+def _move_person_column(frame: pl.DataFrame, data: DataSection, label: str) -> pl.DataFrame:
+    """Let `data.person_column` say the person of each row, and be no feature.
+
+    What differs in the form of a number alone is one person: `7`, `7.0` and `07`. So a person that
+    two files write differently is not protected as two; taking two persons for one costs no
+    privacy.
+    """
+    name = data.person_column
+    if name is None:
+        return frame
+    for key, other in (("label", label), ("site_column", data.site_column)):
+        if name == other:
+            raise ConfigError(f"data.person_column = {name!r} is data.{key} too; name another")
+    _verify_column(name, frame, "data.person_column")
+    if name in (data.columns or ()):
+        raise ConfigError(f"data.columns holds the person column {name!r}; remove it")
+    persons = name_values(clean_frame(frame.select(name), data.missing).to_series())
+    return frame.drop(name).with_columns(persons.alias(_PERSON))
+
+
 def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tuple[str, ...]:
     _verify_column(label, frame, "label column")
-    rest = [name for name in frame.columns if name not in (label, _SITE)]
+    rest = [name for name in frame.columns if name not in (label, _SITE, _PERSON)]
     for name in data.columns or ():
         if name == label:
             raise ConfigError(f"data.columns holds the label column {name!r}; remove it")
@@ -182,7 +208,7 @@ def _build_records(
         frame, labels = frame.filter(keep), labels.filter(keep)
     if not frame.height:
         raise DataError(f"label column {data.label!r} has no value in any row; check data.label")
-    is_public = config.privacy.unit == "record" or (
+    is_public = config.privacy.unit != "none" or (
         resolve_preparation_kind(config, public) == "bounds"
     )
     categorical = (*data.categorical, *data.categories)
@@ -200,6 +226,7 @@ def _build_records(
         labels=_encode_labels(labels, expression, data.classes),
         public=public,
         sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
+        persons=_number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None,
     )
 
 
@@ -222,3 +249,13 @@ def _encode_sites(sites: pl.Series) -> Category:
     names = sort_names(sites.unique().to_list())
     codes = sites.cast(pl.Enum(names)).to_physical().cast(pl.Int32)
     return Category(codes.to_numpy(), names)
+
+
+def _number_persons(persons: pl.Series, data: DataSection) -> NDArray[np.int64]:
+    if persons.null_count():
+        raise DataError(
+            f"person column {data.person_column!r} is empty in some rows, which then have no unit"
+            " to be protected with; fill it or remove those rows"
+        )
+    distinct = persons.unique(maintain_order=True)  # so that codes follow the first appearance
+    return persons.cast(pl.Enum(distinct)).to_physical().cast(pl.Int64).to_numpy()

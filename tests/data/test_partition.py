@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtrain.config import PartitionSection
-from fedtrain.data.partition import MAX_DRAWS, Partition, partition_natural, partition_records
+from fedtrain.data.partition import (
+    MAX_DRAWS,
+    Partition,
+    partition_natural,
+    partition_persons,
+    partition_records,
+)
+from fedtrain.data.persons import number_persons
 from fedtrain.errors import DataError
 
 LABELS = np.repeat(np.arange(10), 600)
@@ -13,6 +20,15 @@ LABELS = np.repeat(np.arange(10), 600)
 def deal(scheme: str, sites: int = 50, seed: int = 0, **options: float) -> Partition:
     section = PartitionSection(scheme=scheme, sites=sites, **options)
     return partition_records(LABELS, section, generator=np.random.default_rng(seed))
+
+
+def deal_persons(
+    persons: np.ndarray, scheme: str, sites: int = 50, seed: int = 0, **options: float
+) -> Partition:
+    section = PartitionSection(scheme=scheme, sites=sites, **options)
+    labels = LABELS[: len(persons)] if len(persons) < len(LABELS) else LABELS
+    generator = np.random.default_rng(seed)
+    return partition_persons(labels, persons, section=section, generator=generator)
 
 
 def compute_label_skew(partition: Partition) -> float:
@@ -107,3 +123,41 @@ def test_too_few_records_are_refused_with_a_cure():
 def test_more_shards_than_records_are_refused():
     with pytest.raises(DataError, match="more shards than there are records"):
         deal("shards", sites=1000, shards_per_site=7)
+
+
+SCHEMES = ["iid", "dirichlet", "shards", "quantity"]
+
+
+@given(scheme=st.sampled_from(SCHEMES), sites=st.integers(1, 20), seed=st.integers(0, 2**32))
+def test_person_is_dealt_to_one_site_with_all_records(scheme, sites, seed):
+    persons = number_persons(np.random.default_rng(seed).integers(0, 500, len(LABELS)))
+    partition = deal_persons(persons, scheme, sites, seed, alpha=1.0)
+    assert np.array_equal(np.sort(partition.order), np.arange(len(LABELS)))
+    pairs = np.unique(np.stack([persons, partition.compute_sites()]), axis=1)
+    assert pairs.shape[1] == persons.max() + 1
+    assert partition.offsets[-1] == len(LABELS)
+    assert partition.count_records().min() >= 1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_persons_of_one_record_are_dealt_as_records_are(scheme):
+    by_person = deal_persons(np.arange(len(LABELS)), scheme, seed=3)
+    assert np.array_equal(by_person.order, deal(scheme, seed=3).order)
+    assert np.array_equal(by_person.offsets, deal(scheme, seed=3).offsets)
+
+
+def test_records_dealt_one_by_one_would_part_a_person():
+    persons = np.repeat(np.arange(600), 10)
+    assert len(np.unique(np.stack([persons, deal("iid").compute_sites()]), axis=1).T) > 600
+
+
+def test_persons_dealt_iid_are_as_many_at_each_site():
+    persons = np.sort(np.random.default_rng(0).integers(0, 100, len(LABELS)))
+    partition = deal_persons(persons, "iid", sites=20)
+    counts = [len(np.unique(persons[partition.get_indices(site)])) for site in range(20)]
+    assert counts == [5] * 20
+
+
+def test_too_few_persons_are_refused_with_a_cure():
+    with pytest.raises(DataError, match=r"^persons are dealt whole .* lower partition.sites"):
+        deal_persons(np.repeat(np.arange(60), 100), "iid", sites=61)

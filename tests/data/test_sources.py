@@ -57,6 +57,7 @@ def test_breast_cancer_is_a_named_table():
         ("cvs", {"label": "y"}, "data.label has no effect"),
         ("sklearn:digit", {}, "unknown; did you mean 'sklearn:digits'"),
         ("csv", {"label": "y"}, "data.path is missing"),
+        ("npz", {"person_column": "id"}, "data.person_column has no effect"),
         ("idx", {"path": "nowhere"}, "'nowhere' does not exist"),
         ("npz", {"path": "."}, "is a folder, data.source = 'npz' needs a file"),
         ("sklearn:digits", {"path": "x"}, "data.path = 'x' has no effect"),
@@ -117,12 +118,22 @@ def test_npz_reads_sites_and_central_test(tmp_path):
     assert records.central[1].codes.tolist() == [1, 1, 1, 0]
 
 
+def test_npz_reads_persons(tmp_path):
+    x = np.zeros((4, 3))
+    np.savez(tmp_path / "d.npz", x=x, y=[0, 2, 0, 2], person=["p9", "p1", "p1", "p9"])
+    assert load("npz", tmp_path / "d.npz").persons.tolist() == [0, 1, 1, 0]
+    np.savez(tmp_path / "d.npz", x=x, y=[0, 2, 0, 2])
+    assert load("npz", tmp_path / "d.npz").persons is None
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"x": [[1.0]]}, "has no array 'y', only x"),
         ({"x": [[1.0], [2.0]], "y": [0]}, r"features have shape \(2, 1\) and labels \(1,\)"),
         ({"x": [[1.0]], "y": [0.5]}, "labels must be whole numbers or texts"),
+        ({"x": [[1.0]], "y": [0], "person": [np.nan]}, "'person': persons must be whole numbers"),
+        ({"x": [[1.0]], "y": [0], "person": [1, 2]}, r"'person': persons have shape \(2,\)"),
         ({"x": [["a"]], "y": [0]}, "features have dtype <U1"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "there are no records"),
     ],
@@ -207,6 +218,11 @@ def pair(): return x, [0, 1, 0, 1, 0, 1]
 def sites(): return {"b": (x[:2], [0, 1]), "a": (x[2:], [1, 1, 0, 0])}
 def given(path): return x, [path] * 6
 def wrong(): return x
+def persons(): return x, [0, 1, 0, 1, 0, 1], ["q", "p", "p", "q", "r", "r"]
+a = x[2:], [1, 1, 0, 0], [2, 3, 2, 3]
+def persons_by_site(): return {"b": (x[:2], [0, 1], [5, 5]), "a": a}
+def persons_at_one(): return {"b": (x[:2], [0, 1], [5, 5]), "a": a[:2]}
+def persons_short(): return {"b": (x[:2], [0, 1], [5]), "a": a}
 def uneven(): return {"b": (x[:2], [0, 1]), "a": (x[:2, :1], [1, 1])}
 """
 
@@ -231,6 +247,13 @@ def test_function_gives_records_by_site_in_its_order(module):
     assert records.sites.codes.tolist() == [0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("persons", [0, 1, 1, 0, 2, 2]), ("persons_by_site", [0, 0, 1, 2, 1, 2])]
+)
+def test_function_says_persons_in_a_third_array(module, name, expected):
+    assert load(f"{module}:{name}").persons.tolist() == expected
+
+
 def test_function_is_passed_the_path(module):
     assert load(f"{module}:given", "some/where").labels.names == ("some/where",)
 
@@ -239,7 +262,9 @@ def test_function_is_passed_the_path(module):
     ("name", "error", "message"),
     [
         ("absent", ConfigError, "has no function 'absent'"),
-        ("wrong", DataError, r"returned ndarray; return \(features, labels\)"),
+        ("wrong", DataError, r"returned ndarray; return \(features, labels\) or"),
+        ("persons_at_one", DataError, r"\(a\): persons at some sites only; return all or none"),
+        ("persons_short", DataError, r"\(b\): persons have shape \(1,\) and there are 2 records"),
         ("uneven", DataError, r"\(a\): records have shape \(1,\), others \(2,\)"),
     ],
 )

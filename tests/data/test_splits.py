@@ -2,8 +2,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtrain.data.splits import SplitIndices, split_records
+from fedtrain.data.persons import number_persons
+from fedtrain.data.splits import SplitIndices, split_persons, split_records
 
+site_of_persons = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1).map(
+    lambda rows: (number_persons(np.array([p for p, _ in rows])), np.array([y for _, y in rows]))
+)
 labels_of_a_site = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
 
 
@@ -13,6 +17,13 @@ def split(labels: np.ndarray, seed: int = 0, validation: float = 0.1, test: floa
         np.random.default_rng(seed),
         validation_fraction=validation,
         test_fraction=test,
+    )
+
+
+def split_by_person(labels: np.ndarray, persons: np.ndarray, seed: int = 0) -> SplitIndices:
+    generator = np.random.default_rng(seed)
+    return split_persons(
+        labels, persons, generator=generator, validation_fraction=0.1, test_fraction=0.2
     )
 
 
@@ -61,3 +72,39 @@ def test_split_without_fractions_trains_on_everything():
     splits = split(np.array([0, 0, 1]), validation=0, test=0)
     assert splits.train.tolist() == [0, 1, 2]
     assert len(splits.validation) == len(splits.test) == 0
+
+
+@given(site=site_of_persons, seed=st.integers(0, 99))
+def test_split_of_persons_has_each_record_once_and_each_person_in_one_split(site, seed):
+    persons, labels = site
+    splits = split_by_person(labels, persons, seed)
+    assert join(splits) == list(range(len(labels)))
+    owners = [set(persons[part]) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(len(owner) for owner in owners) == len(set(persons))
+    assert owners[0]
+
+
+@given(labels=labels_of_a_site, seed=st.integers(0, 99))
+def test_split_of_persons_with_one_record_is_the_split_of_records(labels, seed):
+    by_person, by_record = (
+        split_by_person(labels, np.arange(len(labels)), seed),
+        split(labels, seed),
+    )
+    for part in ("train", "validation", "test"):
+        assert np.array_equal(getattr(by_person, part), getattr(by_record, part))
+
+
+def test_split_of_records_would_part_a_person():
+    persons, labels = np.repeat(np.arange(20), 5), np.repeat([0, 1], 50)
+    assert set(persons[split(labels).train]) & set(persons[split(labels).test])
+
+
+def test_split_of_one_person_trains_on_them():
+    splits = split_by_person(np.array([0, 1, 1]), np.zeros(3, int))
+    assert splits.train.tolist() == [0, 1, 2]
+
+
+def test_split_of_persons_takes_shares_of_persons_of_each_label():
+    persons = np.repeat(np.arange(100), np.arange(100) % 5 + 1)
+    test = split_by_person(persons % 2, persons).test
+    assert np.bincount(np.unique(persons[test]) % 2).tolist() == [10, 10]

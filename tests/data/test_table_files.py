@@ -187,3 +187,76 @@ def test_folder_without_files_is_refused(tmp_path):
 def test_keys_that_do_not_fit_the_table_are_refused(people, data, message):
     with pytest.raises((ConfigError, DataError), match=message):
         load(people, **data)
+
+
+VISITS = "patient,age,y\np7,30,0\n p1,31,1\np7,32,0\np2,33,?\n"
+
+
+@pytest.fixture
+def visits(tmp_path):
+    path = tmp_path / "visits.csv"
+    path.write_text(VISITS)
+    return path
+
+
+def test_person_column_numbers_persons_and_is_no_feature(visits):
+    records = load(visits, label="y", person_column="patient")
+    assert records.persons.tolist() == [0, 1, 0]
+    assert records.persons.dtype == np.int64
+    assert list(records.features.columns) == ["age"]
+    assert records.public.columns == ("age",)
+
+
+def test_person_without_a_name_is_refused_unless_the_row_has_no_label(visits):
+    visits.write_text(VISITS.replace("p2,", ","))
+    assert load(visits, label="y", person_column="patient").persons.tolist() == [0, 1, 0]
+    visits.write_text(VISITS.replace(" p1,", "?,"))
+    with pytest.raises(DataError, match=r"person column 'patient' is empty in some rows.*fill it"):
+        load(visits, label="y", person_column="patient")
+
+
+def test_person_is_one_however_a_number_is_written(tmp_path):
+    folder = write_sites(tmp_path, a="id,v,y\n7,1,0\n8,1,0\n", b="id,v,y\n07,1,0\n7.0,1,0\n")
+    assert load(folder, label="y", person_column="id", scheme="iid").persons.tolist() == [
+        0,
+        1,
+        0,
+        0,
+    ]
+
+
+def test_file_without_the_person_column_is_refused(tmp_path):
+    folder = write_sites(tmp_path, a="id,v,y\n7,1,0\n", b="v,y\n1,0\n")
+    with pytest.raises(DataError, match="person column 'id' is empty in some rows"):
+        load(folder, label="y", person_column="id")
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 3], ["c", "a", "c"], [2**60, 2**60 + 1, 2**60]])
+def test_parquet_person_column_has_any_type_of_name(tmp_path, ids):
+    pl.DataFrame({"id": ids, "v": [1, 2, 3], "y": [0, 1, 0]}).write_parquet(tmp_path / "d.parquet")
+    records = load(tmp_path / "d.parquet", label="y", person_column="id", source="parquet")
+    assert records.persons.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"person_column": "patent"}, "data.person_column 'patent' does not exist; did you mean"),
+        ({"person_column": "y"}, r"data\.person_column = 'y' is data\.label too; name another"),
+        (
+            {"person_column": "patient", "site_column": "patient"},
+            r"is data\.site_column too; name another",
+        ),
+        (
+            {"person_column": "patient", "columns": ("age", "patient")},
+            "data.columns holds the person column 'patient'; remove it",
+        ),
+        (
+            {"person_column": "patient", "categorical": ("patient",)},
+            "data.categorical names 'patient', which is no feature column",
+        ),
+    ],
+)
+def test_person_column_that_does_not_fit_the_table_is_refused(visits, data, message):
+    with pytest.raises((ConfigError, DataError), match=message):
+        load(visits, label="y", **data)
