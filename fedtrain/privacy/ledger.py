@@ -41,6 +41,9 @@ class LedgerEntry(BaseModel):
         update_digest: SHA-256 of what was released, in hex; None for a plain update without
             protection, and where a site was asked and no answer came: it may have released one,
             and so has spent.
+        site_head: Head of the site's own ledger (`fedtrain.ledger`) after this release: SHA-256
+            of its last line, in hex. Noted here, it shows a later roll-back there.
+        site_index: Index of that entry.
 
     Guarantees:
         * An entry has one line, and a line that is read has one entry: anything that is not the
@@ -60,6 +63,8 @@ class LedgerEntry(BaseModel):
     max_grad_norm: float | None = Field(None, gt=0)
     expected_batch_size: float | None = Field(None, gt=0)
     update_digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    site_head: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    site_index: int | None = Field(None, ge=0, le=2**53)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
