@@ -8,22 +8,25 @@ from caches, so that a thousand sites with the same history cost one computation
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from fedtrain.errors import ConfigError
-from fedtrain.privacy.events import Event, PoissonSampledGaussian, Unprotected
-from fedtrain.privacy.renyi import (
-    ORDERS,
-    NeighbouringRelation,
-    compute_rdp_curve,
-    convert_to_epsilon,
+from fedtrain.privacy.event_rdp import compute_mechanism_curve
+from fedtrain.privacy.events import (
+    DistributedDiscreteGaussian,
+    Event,
+    Mechanism,
+    PoissonSampledGaussian,
+    Unprotected,
 )
+from fedtrain.privacy.renyi import ORDERS, NeighbouringRelation, convert_to_epsilon
 
 Accountant = Literal["pld", "rdp"]
+Unit = Literal["record", "person", "site"]
 DISCRETISATION: Final = 1e-3
 # Below this delta the rounding of the Fourier transforms is no longer small beside it.
 _MIN_PLD_DELTA: Final = 1e-12
@@ -35,7 +38,7 @@ _MAX_REACH: Final = 500.0
 # of the composed loss's reach, over the square root of the steps, keeps that below 0.5 %.
 _REACH_SHARE: Final = 0.0125
 
-Segment = tuple[float, float, int]  # noise_multiplier, sample_rate, steps
+Segment = tuple[Mechanism, int]  # the event with one step, and how many
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class PrivacyCost:
     Attributes:
         epsilon: At least 0; `math.inf` where something was released unprotected.
         delta: The delta that epsilon is for.
-        neighbouring_relation: `add_remove`: one record more or less; `replace_one`: one record
-            exchanged, up to about twice as costly.
+        neighbouring_relation: `add_remove`: one unit more or less (a site: its update, or zeros
+            in its place); `replace_one`: one unit exchanged, up to about twice as costly.
         accountant: What computed it: `pld` (privacy loss distribution, Connect the Dots) or `rdp`
             (Rényi), also where `pld` was asked for and could not answer.
         discretisation: Width of the privacy loss distribution's grid; None where it has none. The
@@ -59,7 +62,7 @@ class PrivacyCost:
     neighbouring_relation: NeighbouringRelation
     accountant: Accountant
     discretisation: float | None = None
-    unit: Literal["record"] = "record"
+    unit: Unit = "record"
 
 
 def compute_cost(
@@ -69,6 +72,7 @@ def compute_cost(
     neighbouring_relation: NeighbouringRelation = "add_remove",
     accountant: Accountant = "pld",
     discretisation: float = DISCRETISATION,
+    unit: Unit = "record",
 ) -> PrivacyCost:
     """Compute the epsilon of all events together, at one delta.
 
@@ -78,12 +82,13 @@ def compute_cost(
         neighbouring_relation: What neighbours are.
         accountant: `pld` is tight; `rdp` is a faster upper bound, 2 to 30 % above it. `pld`
             answers with `rdp`, and says so, where delta is below 1e-12, steps are more than two
-            million, or epsilon is so large (in the hundreds; at 1e-4 above 100) that the grid
-            would need millions of points.
+            million, epsilon is so large (in the hundreds; at 1e-4 above 100) that the grid
+            would need millions of points, or any event is a `DistributedDiscreteGaussian`.
         discretisation: Widest grid of `pld`; halved until many or small steps fit it, else their
             rounding adds up (at a fixed 1e-3 to 5 % after 30,000 steps). On the reference vectors
             the default is at most 0.0035 and 0.15 % above 1e-4, which equals the reference there;
             a new answer takes 10 to 170 ms, at 1e-4 30 to 720 ms.
+        unit: What the events' sensitivities are for; carried into the answer.
 
     Returns:
         The cost. No events, no steps or sample rate 0 cost 0; an unprotected update, or any step
@@ -106,12 +111,16 @@ def compute_cost(
         implemented in dp-accounting. Both directions of add_remove are composed and the larger
         epsilon is taken, as Lebeda et al. 2024 (arXiv:2405.20769) show is needed.
     """
-    _check_arguments(delta, neighbouring_relation, accountant, discretisation)
-    segments = _collect_segments(events)
-    epsilon, used, width = _compute_epsilon(
-        segments, delta, neighbouring_relation, accountant, discretisation
+    odometer = Odometer(
+        delta=delta,
+        neighbouring_relation=neighbouring_relation,
+        accountant=accountant,
+        discretisation=discretisation,
+        unit=unit,
     )
-    return PrivacyCost(epsilon, delta, neighbouring_relation, used, width)
+    for event in events:
+        odometer.record(event)
+    return odometer.compute_cost()
 
 
 class Odometer:
@@ -129,40 +138,38 @@ class Odometer:
         neighbouring_relation: NeighbouringRelation = "add_remove",
         accountant: Accountant = "pld",
         discretisation: float = DISCRETISATION,
+        unit: Unit = "record",
     ) -> None:
         """Start at zero; the arguments are those of the function `compute_cost`."""
         _check_arguments(delta, neighbouring_relation, accountant, discretisation)
+        if unit not in get_args(Unit):
+            raise ConfigError(f"unit = {unit!r} is not known; set record, person or site")
         self._delta = delta
         self._relation: NeighbouringRelation = neighbouring_relation
         self._accountant: Accountant = accountant
         self._discretisation = discretisation
-        self._steps: Counter[tuple[float, float]] = Counter()
+        self._unit: Unit = unit
+        self._steps: Counter[Mechanism] = Counter()
         self._unprotected = False
 
     def record(self, event: Event) -> None:
         """Add an event; see the function `compute_cost` for what it raises."""
-        segments = _collect_segments([event])
-        if segments is None:
+        if isinstance(event, Unprotected):
             self._unprotected = True
-            return
-        for noise_multiplier, sample_rate, steps in segments:
-            self._steps[noise_multiplier, sample_rate] += steps
+        elif isinstance(event, PoissonSampledGaussian | DistributedDiscreteGaussian):
+            if event.steps and event.sample_rate:
+                self._steps[replace(event, steps=1)] += event.steps
+                self._unprotected |= _is_silent(event)
+        else:
+            raise TypeError(f"event of type {type(event).__name__} has no known cost")
 
     def compute_cost(self) -> PrivacyCost:
         """Compute the cost of everything recorded so far."""
-        events: list[Event] = [
-            PoissonSampledGaussian(noise_multiplier, sample_rate, steps)
-            for (noise_multiplier, sample_rate), steps in self._steps.items()
-        ]
-        if self._unprotected:
-            events.append(Unprotected())
-        return compute_cost(
-            events,
-            delta=self._delta,
-            neighbouring_relation=self._relation,
-            accountant=self._accountant,
-            discretisation=self._discretisation,
+        segments = None if self._unprotected else _order_segments(self._steps)
+        epsilon, used, width = _compute_epsilon(
+            segments, self._delta, self._relation, self._accountant, self._discretisation
         )
+        return PrivacyCost(epsilon, self._delta, self._relation, used, width, self._unit)
 
 
 def _check_arguments(delta: float, relation: str, accountant: str, discretisation: float) -> None:
@@ -180,20 +187,16 @@ def _check_arguments(delta: float, relation: str, accountant: str, discretisatio
         )
 
 
-def _collect_segments(events: Iterable[Event]) -> tuple[Segment, ...] | None:
-    """Sum steps of equal mechanisms, in one canonical order; None where epsilon is infinite."""
-    totals: Counter[tuple[float, float]] = Counter()
-    unprotected = False
-    for event in events:
-        if isinstance(event, PoissonSampledGaussian):
-            if event.steps and event.sample_rate:
-                totals[event.noise_multiplier, event.sample_rate] += event.steps
-                unprotected |= event.noise_multiplier == 0
-        elif isinstance(event, Unprotected):
-            unprotected = True
-        else:
-            raise TypeError(f"event of type {type(event).__name__} has no known cost")
-    return None if unprotected else tuple(sorted((*key, steps) for key, steps in totals.items()))
+def _is_silent(mechanism: Mechanism) -> bool:
+    """Say whether a mechanism adds no noise."""
+    if isinstance(mechanism, PoissonSampledGaussian):
+        return mechanism.noise_multiplier == 0
+    return mechanism.share_variance == 0
+
+
+def _order_segments(steps: Counter[Mechanism]) -> tuple[Segment, ...]:
+    """Return mechanisms and their steps in one canonical order."""
+    return tuple(sorted(steps.items(), key=lambda item: (type(item[0]).__name__, astuple(item[0]))))
 
 
 @lru_cache(maxsize=4096)
@@ -207,22 +210,26 @@ def _compute_epsilon(
     """Return epsilon, the accountant that gave it, and its grid's width."""
     if segments is None:
         return math.inf, accountant, None
-    if sum(steps * sample_rate for _, sample_rate, steps in segments) <= delta:
+    if sum(steps * mechanism.sample_rate for mechanism, steps in segments) <= delta:
         return 0.0, accountant, None  # no record is likely enough to be sampled at all
     rdp = np.zeros(len(ORDERS))
-    for noise_multiplier, sample_rate, steps in segments:
-        rdp += steps * compute_rdp_curve(noise_multiplier, sample_rate, relation)
+    gaussians: list[tuple[PoissonSampledGaussian, int]] = []
+    for mechanism, steps in segments:
+        rdp += steps * compute_mechanism_curve(mechanism, relation)
+        if isinstance(mechanism, PoissonSampledGaussian):
+            gaussians.append((mechanism, steps))
     bound = convert_to_epsilon(rdp, delta=delta)
     reach = convert_to_epsilon(rdp, delta=_TAIL_DELTA)
-    total_steps = sum(segment[2] for segment in segments)
+    total_steps = sum(steps for _, steps in segments)
     longest = min(_MAX_REACH, _MAX_BINS / 2 * discretisation)
     affordable = reach <= longest and total_steps <= _MAX_STEPS
+    affordable &= len(gaussians) == len(segments)
     if accountant == "rdp" or delta < _MIN_PLD_DELTA or not affordable:
         return bound, "rdp", None
     if bound == 0:
         return 0.0, "pld", None
     width = _choose_width(reach, total_steps, discretisation)
-    return max(0.0, _compose_pld(segments, relation, width, delta)), "pld", width
+    return max(0.0, _compose_pld(gaussians, relation, width, delta)), "pld", width
 
 
 def _choose_width(reach: float, steps: int, discretisation: float) -> float:
@@ -234,11 +241,14 @@ def _choose_width(reach: float, steps: int, discretisation: float) -> float:
 
 
 def _compose_pld(
-    segments: tuple[Segment, ...], relation: NeighbouringRelation, width: float, delta: float
+    segments: list[tuple[PoissonSampledGaussian, int]],
+    relation: NeighbouringRelation,
+    width: float,
+    delta: float,
 ) -> float:
     total: Any = None
-    for noise_multiplier, sample_rate, steps in segments:
-        part = _build_pld(noise_multiplier, sample_rate, relation, width)
+    for mechanism, steps in segments:
+        part = _build_pld(mechanism.noise_multiplier, mechanism.sample_rate, relation, width)
         part = part.self_compose(steps) if steps > 1 else part
         total = part if total is None else total.compose(part)
     return float(total.get_epsilon_for_delta(delta))

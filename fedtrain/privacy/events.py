@@ -1,4 +1,4 @@
-"""What happened to a site's records, as records; what it costs is `fedtrain.privacy.accounting`.
+"""What happened to records or sites, as records; what it costs is `fedtrain.privacy.accounting`.
 
 An event is a fact about mechanisms that ran: it has no epsilon, no delta and no neighbouring
 relation. One event covers equal steps; different steps are different events.
@@ -52,8 +52,60 @@ class PoissonSampledGaussian:
 
 
 @dataclass(frozen=True)
+class DistributedDiscreteGaussian:
+    """`steps` releases of a sum of sites' integer vectors, noise included that sites add in shares.
+
+    Each site joins each step independently with probability `sample_rate`, unseen by whom the
+    guarantee is for; the sum of its survivors' vectors is released with the sum of at least
+    `shares` independent draws from N_Z(0, share_variance) on every coordinate. More shares than
+    that, or noise of sites that are not trusted, only help and are not counted. A site that is
+    left out counts as a vector of zeros: the roster is public.
+
+    Attributes:
+        sensitivity: L2 norm that no site's integer vector exceeds, rounding included.
+        share_variance: Parameter of one share; 0 protects nothing.
+        shares: Fewest honest survivors that a released sum has.
+        dimension: Coordinates of the vector.
+        sample_rate: Probability of a site in a step; 1 claims nothing from sampling.
+        steps: Number of releases.
+
+    Raises:
+        ConfigError: A number is not finite or out of its range.
+    """
+
+    sensitivity: float
+    share_variance: int
+    shares: int
+    dimension: int
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sensitivity < math.inf:
+            raise ConfigError(
+                f"sensitivity = {self.sensitivity:g} is not a finite number above 0; give the"
+                " largest L2 norm of a site's integer vector"
+            )
+        if self.share_variance < 0 or self.shares < 1 or self.dimension < 1:
+            raise ConfigError(
+                f"share_variance = {self.share_variance}, shares = {self.shares}, dimension ="
+                f" {self.dimension}: at least 0, 1 and 1 are needed"
+            )
+        if not 0 <= self.sample_rate <= 1:
+            raise ConfigError(
+                f"sample_rate = {self.sample_rate:g} is not between 0 and 1; give the probability"
+                " of a site in a step"
+            )
+        if not 0 <= self.steps <= MAX_STEPS:
+            raise ConfigError(
+                f"steps = {self.steps:.3g} is not between 0 and 2^53; give the number of steps"
+            )
+
+
+@dataclass(frozen=True)
 class Unprotected:
     """An update released with no mechanism: its epsilon is infinite at every delta."""
 
 
-Event = PoissonSampledGaussian | Unprotected
+Mechanism = PoissonSampledGaussian | DistributedDiscreteGaussian
+Event = Mechanism | Unprotected
