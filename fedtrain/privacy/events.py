@@ -55,11 +55,15 @@ class PoissonSampledGaussian:
 class DistributedDiscreteGaussian:
     """`steps` releases of a sum of sites' integer vectors, noise included that sites add in shares.
 
-    Each site joins each step independently with probability `sample_rate`, unseen by whom the
-    guarantee is for; the sum of its survivors' vectors is released with the sum of at least
-    `shares` independent draws from N_Z(0, share_variance) on every coordinate. More shares than
-    that, or noise of sites that are not trusted, only help and are not counted. A site that is
-    left out counts as a vector of zeros: the roster is public.
+    The sum of the survivors' vectors is released with the sum of at least `shares` independent
+    draws from N_Z(0, share_variance) on every coordinate. More shares than that, or those of sites
+    that are not trusted, only help and are not counted. The roster is public: a site left out
+    counts as a vector of zeros.
+
+    With `sample_rate` below 1, each site's vector joins each step independently with that
+    probability, and neither who joined nor how many is seen by whom the guarantee is for. So the
+    noise must not tell either: a site that sits out still sends its noise, on zeros. Where only
+    those who join add noise, or the cohort or its size is seen, the rate to write is 1.
 
     Attributes:
         sensitivity: L2 norm that no site's integer vector exceeds, rounding included.

@@ -165,10 +165,12 @@ def compute_small_cohort_delta(
     """Bound what rounds that are void for too small a cohort add to delta.
 
     The analysis of sampling covers a mechanism that releases every round. One that releases
-    nothing in a round with fewer than `minimum` sites equals it except with probability
-    p <= rounds x P[Binomial(sites, rate) < minimum], on neighbouring inputs alike: what is
-    (epsilon, delta) of the one is (epsilon, delta + (1 + exp(epsilon)) p) of the other. (From
-    P'(S) <= P(S) + p <= exp(epsilon) Q(S) + delta + p and Q(S) <= Q'(S) + p.)
+    nothing in a round that fewer than `minimum` sites were drawn for equals it except with
+    probability p <= rounds x P[Binomial(sites, rate) < minimum], on neighbouring inputs alike, as
+    the roster is public: what is (epsilon, delta) of the one is (epsilon, delta +
+    (1 + exp(epsilon)) p) of the other. (From P'(S) <= P(S) + p <= exp(epsilon) Q(S) + delta + p
+    and Q(S) <= Q'(S) + p.) It does not make up for a cohort whose size is seen, or noise that
+    depends on it; see `DistributedDiscreteGaussian`.
 
     Args:
         sites: Sites of the public roster.
