@@ -1,54 +1,55 @@
-"""The DP-SGD gradient of one step, on Opacus' per-record gradients.
+"""The DP-SGD gradient of one step: clipped sum, noise, public divisor.
 
-Opacus supplies the per-record gradients and the check of the model. Sampling, divisor and noise
-are the run plan's public constants and our own: `PrivacyEngine.make_private` computes rate and
-divisor from the number of records, so that one record's presence shows in the noise scale.
+Sampling, divisor and noise are the run plan's public constants and our own. Opacus computes both
+rate and divisor from the number of records in `PrivacyEngine.make_private`, so that one record's
+presence shows in the noise scale; here it only supplies per-record gradients of layers that have
+no rule in `fedtrain.training.layer_rules`, and is imported only where a model has one (1.3 s).
 
 The only module of the library that imports opacus.
 
 Shapes: B records in the batch, d parameters.
 """
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from opacus import GradSampleModule
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedtrain.errors import ConfigError
 from fedtrain.models.dp_rules import verify_private_model
 from fedtrain.plan import RecordPlan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.book_keeping import BookKeeper
+from fedtrain.training.contributions import Contribution, Samples
+from fedtrain.training.tape import Followed, Part
 
-# Added to each norm before dividing, as Opacus does: a record's clipped norm stays strictly below
-# max_grad_norm, so that rounding cannot push it over.
-_NORM_FLOOR = 1e-6
+Sampler = Callable[[Tensor, Tensor], dict[Tensor, Tensor]]
 
 
 class PrivateGradients:
     """Clipped, noised gradients of batches of records (Abadi et al. 2016, algorithm 1).
 
     Guarantees:
-        * Before noise, adding or removing one record changes the sum by at most `max_grad_norm`
-          in L2 norm, whatever the record, its loss or its gradient is (NaN and infinity included).
+        * Before noise, adding or removing one record, or where owners are given all records of
+          one person, changes the sum by at most `max_grad_norm` in L2 norm, whatever the records,
+          their losses or gradients are (NaN and infinity included).
         * The divisor is the plan's `expected_batch_size`, never a batch's or a shard's size.
         * An empty batch gives pure noise of the same deviation.
     """
 
     def __init__(self, model: nn.Module, plan: RecordPlan) -> None:
-        verify_private_model(model)
-        problems = ModuleValidator.validate(model, strict=False)
-        if problems:
-            raise ConfigError(f"model: not possible under differential privacy: {problems[0]}")
         self._plan = plan
-        self._module = GradSampleModule(model, loss_reduction="sum", strict=False)
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._keeper = make_book_keeper(model)
+        self._sizes = [p.numel() for p in model.parameters() if p.requires_grad]
 
     def compute(
-        self, features: Tensor, labels: Tensor, *, noise: SecureGenerator
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        noise: SecureGenerator,
+        owners: Tensor | None = None,
     ) -> tuple[list[Tensor], float]:
         """Return the noisy mean gradient of a batch, and the sum of its losses.
 
@@ -56,62 +57,109 @@ class PrivateGradients:
             features: `(B, *input_shape)`; B may be 0.
             labels: `(B,)`.
             noise: Where the Gaussian noise is drawn from; one draw of d values.
+            owners: Which person each record is of, `(B,)` int64; the unit that is clipped is then
+                the mean of a person's gradients in the batch. None: each record.
 
         Returns:
             One gradient a parameter: (clipped sum + noise) / expected_batch_size. The loss sum
-            is not protected.
+            leaves out losses that are not finite, and is not protected.
         """
-        if len(labels):
-            total, loss_sum = self._compute_clipped_sum(features, labels)
-        else:
-            total, loss_sum = [torch.zeros_like(p) for p in self._parameters], 0.0
-        noise_stddev = self._plan.noise_multiplier * self._plan.max_grad_norm
+        plan = self._plan
+        total, loss_sum = self._keeper.compute_clipped_sum(
+            features, labels, max_grad_norm=plan.max_grad_norm, owners=owners
+        )
+        flat = torch.cat([part.reshape(-1) for part in total])
+        noise_stddev = plan.noise_multiplier * plan.max_grad_norm
         if noise_stddev:
-            sizes = [p.numel() for p in self._parameters]
-            draw = noise.draw_normal((sum(sizes),), stddev=noise_stddev)
-            for part, piece in zip(total, torch.split(draw, sizes), strict=True):
-                part += piece.view_as(part)
-        return [part / self._plan.expected_batch_size for part in total], loss_sum
-
-    def _compute_clipped_sum(self, features: Tensor, labels: Tensor) -> tuple[list[Tensor], float]:
-        """Return the sum over the batch of each record's gradient, clipped to `max_grad_norm`."""
-        with warnings.catch_warnings():
-            # A first layer whose input needs no gradient makes torch warn about Opacus' hooks.
-            warnings.filterwarnings("ignore", message="Full backward hook")
-            loss = functional.cross_entropy(self._module(features), labels, reduction="sum")
-            torch.autograd.backward(loss)
-        samples = [self._take_samples(parameter) for parameter in self._parameters]
-        return clip_and_sum(samples, max_grad_norm=self._plan.max_grad_norm), float(loss.detach())
-
-    @staticmethod
-    def _take_samples(parameter: Tensor) -> Tensor:
-        samples = getattr(parameter, "grad_sample", None)
-        parameter.grad = None
-        if samples is None:
-            raise ConfigError(
-                f"model: Opacus has no per-record gradient for a parameter of shape"
-                f" {tuple(parameter.shape)}; use layers that it supports"
-            )
-        parameter.grad_sample = None  # type: ignore[attr-defined]
-        if isinstance(samples, list):  # a layer that ran more than once in the forward pass
-            samples = torch.stack(samples).sum(0)
-        return samples
+            flat += noise.draw_normal((len(flat),), stddev=noise_stddev)
+        flat /= plan.expected_batch_size
+        pieces = torch.split(flat, self._sizes)
+        return [piece.view_as(part) for piece, part in zip(pieces, total, strict=True)], loss_sum
 
 
-def clip_and_sum(samples: Sequence[Tensor], *, max_grad_norm: float) -> list[Tensor]:
-    """Clip each record's gradient over all parameters together and add them up.
+def make_book_keeper(model: nn.Module) -> BookKeeper:
+    """Return what makes clipped sums of a model's gradients.
 
-    Args:
-        samples: One tensor `(B, *shape)` a parameter.
-        max_grad_norm: L2 bound of a record's whole gradient.
-
-    Returns:
-        One tensor `(*shape)` a parameter. A record whose gradient is not finite adds nothing.
+    Raises:
+        ConfigError: The model breaks a rule of differential privacy, or has a layer of which
+            nobody knows per-record gradients.
     """
-    norms = torch.stack([s.flatten(1).norm(2, dim=1) for s in samples]).norm(2, dim=0)
-    finite = torch.isfinite(norms)
-    factors = torch.where(finite, (max_grad_norm / (norms + _NORM_FLOOR)).clamp(max=1.0), 0.0)
-    if not bool(finite.all()):
-        # 0 * NaN is NaN: take the record's values out, not only its weight.
-        samples = [torch.nan_to_num(s, nan=0.0, posinf=0.0, neginf=0.0) for s in samples]
-    return [torch.einsum("b,b...->...", factors, s) for s in samples]
+    verify_private_model(model)
+    return BookKeeper(model, fallback=follow_with_opacus)
+
+
+class _OpacusPart(Part):
+    """All parameters of a layer that Opacus makes the per-record gradients of."""
+
+    def __init__(self, name: str, module: nn.Module, sampler: Sampler) -> None:
+        super().__init__(name, [p for p in module.parameters() if p.requires_grad])
+        self._module, self._forward, self._sampler = module, module.forward, sampler
+
+    def apply(self, *inputs: Any, **options: Any) -> Tensor:
+        """Return the layer's output, recorded."""
+        if len(inputs) != 1 or options or not isinstance(inputs[0], Tensor):
+            raise ConfigError(
+                f"model: {describe(self.name, self._module)} takes more than one tensor, which"
+                " Opacus cannot differentiate for each record; build it from layers of torch.nn"
+            )
+        output = self._forward(*inputs)
+        return self.watch(output if output.requires_grad else output.clone(), inputs[0])
+
+    def count_down(self) -> None:
+        """Wait for the end of the pass: Opacus looks at which parameters require a gradient."""
+
+    def derive(self, uses: Sequence[tuple[Tensor, Tensor]]) -> list[Contribution]:
+        """See `Part`."""
+        totals: dict[Tensor, Tensor] = {}
+        for inputs, gradients in uses:
+            for parameter, values in self._sampler(inputs, gradients).items():
+                if parameter.requires_grad:
+                    known = totals.get(parameter)
+                    totals[parameter] = values if known is None else known + values
+        return [Samples(parameter, values) for parameter, values in totals.items()]
+
+
+def follow_with_opacus(name: str, module: nn.Module) -> Followed:
+    """Follow a layer, with everything inside it, by Opacus' per-record gradients.
+
+    Raises:
+        ConfigError: Opacus' validator refuses the layer.
+    """
+    from opacus.validators import ModuleValidator
+
+    problems = ModuleValidator.validate(module, strict=False)
+    if problems:
+        reason = str(problems[0]).splitlines()[0]
+        raise ConfigError(
+            f"model: {describe(name, module)} is not possible under differential privacy: {reason}"
+        )
+    try:
+        part = _OpacusPart(name, module, _make_sampler(module))
+    except NotImplementedError as error:
+        raise ConfigError(
+            f"model: {describe(name, module)} has no per-record gradient ({error}); use layers of"
+            " torch.nn"
+        ) from error
+    return Followed(module, part.apply, [part])
+
+
+def _make_sampler(module: nn.Module) -> Sampler:
+    from opacus import GradSampleModule
+    from opacus.grad_sample.functorch import prepare_layer
+
+    known = GradSampleModule.GRAD_SAMPLERS.get(type(module))
+    if known is not None:
+        return lambda inputs, gradients: known(module, [inputs], gradients)
+    prepare_layer(module)
+    differentiate = vars(module).pop("ft_compute_sample_grad")
+    parameters = list(module.parameters())
+
+    def sample(inputs: Tensor, gradients: Tensor) -> dict[Tensor, Tensor]:
+        return dict(zip(parameters, differentiate(parameters, inputs, gradients), strict=True))
+
+    return sample
+
+
+def describe(name: str, module: nn.Module) -> str:
+    """Return a layer's name and kind, for a message."""
+    return f"layer '{name}' ({type(module).__name__})" if name else f"a {type(module).__name__}"

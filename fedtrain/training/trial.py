@@ -4,10 +4,13 @@ Shapes: d is the length of the flat parameter vector.
 """
 
 import copy
+import math
+from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
@@ -15,10 +18,12 @@ from fedtrain.errors import ConfigError, FedtrainError
 from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
 from fedtrain.params import ModelState
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.gradients import differentiate
 from fedtrain.training.local import LocalTask, LocalTrainer
 from fedtrain.user_function import describe_exception, is_function_reference
 
 _RECORDS = 4
+_TOLERANCE: Final = 1e-3
 
 
 def verify_trainable(
@@ -48,6 +53,7 @@ def verify_trainable(
         with torch.random.fork_rng(devices=[]):
             if private:
                 verify_records_independent(model, torch.from_numpy(features))
+                _verify_followed(copy.deepcopy(model), torch.from_numpy(features))
             _take_step(copy.deepcopy(model), config, features)
     except FedtrainError:
         raise
@@ -66,6 +72,33 @@ def _make_features(input_shape: tuple[int, ...], *, is_discrete: bool) -> np.nda
         features[0], features[1] = 0, 1
         return features
     return generator.normal(size=(_RECORDS, *input_shape)).astype(np.float32)
+
+
+def _verify_followed(model: nn.Module, features: Tensor) -> None:
+    """Refuse a model that uses a parameter other than by calling the layer that holds it.
+
+    A record's gradient is put together from what its layers were given, so that such a use would
+    be missing from it. Batches of two sizes, for a layer that mistakes another dimension for the
+    record's.
+    """
+    from fedtrain.training.dp_sgd import make_book_keeper  # only private runs pay for it
+
+    keeper = make_book_keeper(model)
+    model.eval()  # no dropout: a layer of Opacus' draws its own
+    for count in (len(features), len(features) - 1):
+        batch, labels = features[:count], torch.zeros(count, dtype=torch.int64)
+        found, _ = keeper.compute_clipped_sum(batch, labels, max_grad_norm=math.inf)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        loss = functional.cross_entropy(model(batch), labels, reduction="sum")
+        expected = differentiate(loss, list(parameters.values()))
+        scale = max(float(gradient.abs().max()) for gradient in expected)
+        for name, ours, theirs in zip(parameters, found, expected, strict=True):
+            if float((ours - theirs).abs().max()) > _TOLERANCE * (1 + scale):
+                raise ConfigError(
+                    f"model: parameter '{name}' is used without calling the layer that holds it, so"
+                    " that no record's gradient is known; call the layer under privacy.unit ="
+                    " 'record'"
+                )
 
 
 def _take_step(model: nn.Module, config: Config, features: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from fedtrain.errors import ConfigError
 from fedtrain.models.registry import build_model
 from fedtrain.plan import RecordPlan
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.training.dp_sgd import PrivateGradients, clip_and_sum
+from fedtrain.training.dp_sgd import PrivateGradients
 
 
 def make_plan(noise=0.0, clip=0.5, batch=10.0) -> RecordPlan:
@@ -104,12 +104,6 @@ def test_noise_of_two_steps_is_not_the_same():
     x, y = make_batch(0)
     first, second = (gradients.compute(x, y, noise=noise)[0][0] for _ in range(2))
     assert not torch.equal(first, second)
-
-
-def test_clip_and_sum_keeps_small_gradients():
-    samples = [torch.tensor([[0.1, 0.2], [0.0, 0.1]])]
-    (total,) = clip_and_sum(samples, max_grad_norm=10.0)
-    torch.testing.assert_close(total, torch.tensor([0.1, 0.3]), rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_is_refused_with_its_name_and_a_cure():

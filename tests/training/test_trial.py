@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from fedtrain.config import build_config
 from fedtrain.errors import ConfigError
@@ -47,18 +48,18 @@ def test_trial_accepts_a_model_that_is_not_finite_on_made_up_records():
     verify(Fragile(4, 2), OWN)
 
 
-def test_trial_refuses_a_parameter_without_gradients_of_single_records():
-    class Idle(nn.Module):
+def test_trial_refuses_a_parameter_that_is_used_past_its_layer():
+    class Past(nn.Module):
         def __init__(self):
             super().__init__()
-            self.used, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
 
         def forward(self, x):
-            return self.used(x)
+            return functional.linear(self.first(x), self.second.weight)
 
-    verify(Idle(), OWN)
-    with pytest.raises(ConfigError, match="use layers that it supports"):
-        verify(Idle(), OWN | PRIVATE)
+    verify(Past(), OWN)
+    with pytest.raises(ConfigError, match=r"'second.weight' is used without calling"):
+        verify(Past(), OWN | PRIVATE)
 
 
 def test_shipped_model_is_checked_against_the_rules_of_privacy():

@@ -1,0 +1,187 @@
+"""The clipped sum of per-record gradients in one backward pass ("book-keeping").
+
+The pass computes gradients by activations only; each layer's inputs and output gradients give the
+records' norms and then, weighted by the clip factors, the sum (Bu et al. 2023). A layer without a
+rule of its own is handed to a fallback, alone.
+
+Shapes: B records in the batch, P persons.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedtrain.errors import ConfigError
+from fedtrain.training.contributions import Contribution, Groups, Samples
+from fedtrain.training.layer_rules import RULES, Rule
+from fedtrain.training.tape import Followed, follow
+
+# Added to each norm before dividing, as Opacus does; a step of zero norm is defined by it.
+NORM_FLOOR: Final = 1e-6
+# Norms are raised by this share, more than their float32 rounding.
+NORM_MARGIN: Final = 2.0**-20
+
+
+class BookKeeper:
+    """Clipped sums of a model's per-record gradients.
+
+    Guarantees:
+        * Each record, or each person where owners are given, adds a vector of L2 norm at most
+          `max_grad_norm` to the sum, and nothing if its gradient is not finite; so that one more
+          or less changes the sum by no more than that, up to the rounding of float32 additions.
+        * A parameter that does not require a gradient, or that the loss does not use, is left out
+          or gets zeros. The model's forward functions and parameters are left as they were, an
+          error on the way included.
+
+    References:
+        Bu et al. 2023, Differentially Private Optimization on Large Model at Small Cost
+        (arXiv:2210.00038): book-keeping; Li et al. 2022 (arXiv:2110.05679): ghost norms.
+    """
+
+    def __init__(self, model: nn.Module, *, fallback: Rule | None = None) -> None:
+        """Follow a model's trainable layers.
+
+        Args:
+            model: Its layers' own forward functions are back in place between calls.
+            fallback: Follows a layer that has no rule, with everything inside it.
+
+        Raises:
+            ConfigError: A trainable layer has no rule, and there is no fallback or it refuses.
+        """
+        self._model = model
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._layers = list(_follow_layers(model, fallback))
+        self._parts = [part for layer in self._layers for part in layer.parts]
+        counts: dict[int, int] = {}
+        for parameter in (p for part in self._parts for p in part.parameters):
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+        self._tied = {key for key, count in counts.items() if count > 1}
+
+    def compute_clipped_sum(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        max_grad_norm: float,
+        owners: Tensor | None = None,
+    ) -> tuple[list[Tensor], float]:
+        """Return the sum of clipped gradients, and the sum of the finite losses.
+
+        Args:
+            features: `(B, *input_shape)`; B may be 0.
+            labels: `(B,)`.
+            max_grad_norm: L2 bound of what one record or person adds.
+            owners: Person of each record, `(B,)` int64: what is clipped is then the mean of a
+                person's gradients in this batch. None: each record is its own.
+
+        Returns:
+            One tensor for each trainable parameter, in the model's order; the loss sum.
+
+        Raises:
+            ConfigError: A layer's input has other than B rows, or is changed in place.
+        """
+        loss_sum: float | None = None
+        if owners is not None:
+            order = torch.argsort(owners, stable=True)
+            features, labels, owners = features[order], labels[order], owners[order]
+        while len(labels):
+            losses, found = self._differentiate(features, labels)
+            if loss_sum is None:
+                loss_sum = float(losses.double().nan_to_num_(0.0, 0.0, 0.0).sum())
+            groups = None if owners is None else Groups(owners)
+            weights = _compute_weights(found, len(labels), groups, max_grad_norm=max_grad_norm)
+            finite = torch.isfinite(weights)
+            if bool(finite.all()):
+                return self._add_up(found, weights), loss_sum
+            # NaN times 0 is NaN: the rest is computed again, as if these had not been there.
+            features, labels = features[finite], labels[finite]
+            owners = None if owners is None else owners[finite]
+        return [torch.zeros_like(parameter) for parameter in self._parameters], loss_sum or 0.0
+
+    def _differentiate(self, features: Tensor, labels: Tensor) -> tuple[Tensor, list[Contribution]]:
+        """Return the losses `(B,)` and what one backward pass leaves of each parameter."""
+        try:
+            with follow(self._layers, self._parameters):
+                losses = functional.cross_entropy(self._model(features), labels, reduction="none")
+                for part in self._parts:
+                    part.verify_rows(len(labels))
+                if losses.requires_grad:
+                    losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+            found = [contribution for part in self._parts for contribution in part.take()]
+        finally:
+            for part in self._parts:
+                part.clear()
+        return losses.detach(), self._join_tied(found) if self._tied else found
+
+    def _join_tied(self, found: list[Contribution]) -> list[Contribution]:
+        """Make one contribution of those that several layers have for a parameter they share."""
+        alone: list[Contribution] = []
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        for contribution in found:
+            if self._tied.isdisjoint(map(id, contribution.parameters)):
+                alone.append(contribution)
+                continue
+            samples = contribution.compute_samples()
+            for parameter, values in zip(contribution.parameters, samples, strict=True):
+                known = shared.get(id(parameter))
+                shared[id(parameter)] = parameter, values if known is None else known[1] + values
+        return alone + [Samples(parameter, values) for parameter, values in shared.values()]
+
+    def _add_up(self, found: Sequence[Contribution], weights: Tensor) -> list[Tensor]:
+        sums: dict[int, Tensor] = {}
+        for contribution in found:
+            values = contribution.compute_weighted_sums(weights)
+            sums.update(zip(map(id, contribution.parameters), values, strict=True))
+        return [
+            sums[id(parameter)] if id(parameter) in sums else torch.zeros_like(parameter)
+            for parameter in self._parameters
+        ]
+
+
+def _compute_weights(
+    found: Sequence[Contribution], count: int, groups: Groups | None, *, max_grad_norm: float
+) -> Tensor:
+    """Return what each record's gradient is multiplied with, `(B,)`; NaN where it is not finite."""
+    if not found:
+        return torch.zeros(count)
+    if groups is None:
+        squares = _add([contribution.compute_square_norms() for contribution in found])
+        return _compute_factors(squares.sqrt_(), max_grad_norm)
+    squares = _add([contribution.compute_group_square_norms(groups) for contribution in found])
+    factors: Tensor = _compute_factors(squares.sqrt_() / groups.sizes, max_grad_norm) / groups.sizes
+    return factors.index_select(0, groups.owners)
+
+
+def _compute_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
+    factors: Tensor = (max_grad_norm / (norms * (1 + NORM_MARGIN) + NORM_FLOOR)).clamp_(max=1.0)
+    return factors.masked_fill_(~torch.isfinite(norms), torch.nan)
+
+
+def _add(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)).sum(0) if len(tensors) > 1 else tensors[0]
+
+
+def _follow_layers(model: nn.Module, fallback: Rule | None) -> Iterator[Followed]:
+    """Yield every layer with trainable parameters of its own; what is inside one, with it."""
+    seen: set[int] = set()
+
+    def visit(name: str, module: nn.Module) -> Iterator[Followed]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        rule = RULES.get(type(module))
+        if rule is None and any(p.requires_grad for p in module.parameters(recurse=False)):
+            rule = fallback
+            if rule is None:
+                raise ConfigError(f"model: there is no per-record gradient of {name}")
+        if rule is not None:
+            if any(p.requires_grad for p in module.parameters()):
+                yield rule(name, module)
+            return
+        for child_name, child in module.named_children():
+            yield from visit(f"{name}.{child_name}" if name else child_name, child)
+
+    return visit("", model)

@@ -1,0 +1,148 @@
+"""Per-record gradients in the form in which a layer's norm and clipped sum are cheapest.
+
+A contribution holds what a backward pass left of one layer. It gives the squared norm of each
+record's part of the gradient, and a weighted sum over records.
+
+Rounding is part of the guarantee. Where a record's gradient is a sum over positions, positions can
+cancel: the sum can be tiny beside its terms, and its computed norm, or what it leaves in the
+total, is then an error of rounding. Hence a gradient is either made first, so that norm and total
+are of the same numbers (`Samples`, `Rows`), or it has one term (`Outer`), or a bound of its
+rounding error is added to its norm (`Sequence`).
+
+Shapes: B records, P persons, T positions of a record, i inputs and o outputs of a layer.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+# Added to squared norms of float32 vectors: bounds what squaring small numbers loses.
+_TINY: Final = 2.0**-126
+# Bounds the error of a norm computed from products of positions, relative to the sum of the
+# positions' norms, both squared: a few units in the last place.
+_CANCELLATION: Final = 2.0**-22
+
+
+class Contribution(Protocol):
+    """Every record's gradient for some parameters."""
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """What the gradients are for, in the order of `compute_weighted_sums`."""
+
+    def compute_square_norms(self) -> Tensor:
+        """Return each record's squared L2 norm over the parameters, `(B,)`, not too small."""
+
+    def compute_group_square_norms(self, groups: "Groups") -> Tensor:
+        """Return the squared L2 norm of each person's sum over their records, `(P,)`."""
+
+    def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
+        """Return for each parameter the sum over records of weight times gradient.
+
+        Args:
+            weights: `(B,)`, finite; so must be the gradients.
+        """
+
+    def compute_samples(self) -> list[Tensor]:
+        """Return for each parameter the records' gradients, `(B, *shape)`."""
+
+
+class Groups:
+    """Which person each record is of; a person's records follow each other.
+
+    Attributes:
+        owners: Person of each record, `(B,)` int64, sorted.
+        sizes: Records of each person, `(P,)` int64, at least 1.
+    """
+
+    def __init__(self, owners: Tensor) -> None:
+        """Take persons `(B,)` int64 that are sorted; they are numbered anew, without gaps."""
+        _, self.owners, self.sizes = torch.unique_consecutive(
+            owners, return_inverse=True, return_counts=True
+        )
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Return the sums of `(B, ...)` over each person's records, `(P, ...)`."""
+        total = values.new_zeros((len(self.sizes), *values.shape[1:]))
+        return total.index_add_(0, self.owners, values)
+
+    def slices(self) -> Iterator[slice]:
+        """Yield where each person's records are."""
+        start = 0
+        for size in self.sizes.tolist():
+            yield slice(start, start + size)
+            start += size
+
+
+class Samples:
+    """Gradients that have been made, one tensor a record."""
+
+    def __init__(self, parameter: Tensor, values: Tensor) -> None:
+        """Take the gradients `(B, *shape)` of one parameter."""
+        self.parameters: Sequence[Tensor] = (parameter,)
+        self._values = values
+
+    def compute_square_norms(self) -> Tensor:
+        """See `Contribution`."""
+        return _square_norms(self._values)
+
+    def compute_group_square_norms(self, groups: Groups) -> Tensor:
+        """See `Contribution`."""
+        return _square_norms(groups.add_up(self._values))
+
+    def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
+        """See `Contribution`."""
+        shape = self._values.shape[1:]
+        return [torch.mv(self._values.flatten(1).t(), weights).view(shape)]
+
+    def compute_samples(self) -> list[Tensor]:
+        """See `Contribution`."""
+        return [self._values]
+
+
+class Outer:
+    """Gradients of a linear map with one position a record: products of two vectors."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, inputs: Tensor, gradients: Tensor
+    ) -> None:
+        """Take inputs `(B, i)` and the loss's gradients by outputs `(B, o)`."""
+        self.parameters: Sequence[Tensor] = (weight,) if bias is None else (weight, bias)
+        self._inputs, self._gradients = inputs, gradients
+
+    def compute_square_norms(self) -> Tensor:
+        """See `Contribution`."""
+        inputs, gradients = _square_norms(self._inputs), _square_norms(self._gradients)
+        return inputs.add_(len(self.parameters) - 1).mul_(gradients.add_(_TINY))
+
+    def compute_group_square_norms(self, groups: Groups) -> Tensor:
+        """See `Contribution`."""
+        found = []
+        for part in groups.slices():
+            weight = self._gradients[part].t() @ self._inputs[part]
+            square = weight.square().sum()
+            if len(self.parameters) == 2:
+                square = square + self._gradients[part].sum(0).square().sum()
+            found.append(square)
+        return torch.stack(found)
+
+    def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
+        """See `Contribution`."""
+        sums = [(self._gradients * weights.unsqueeze(1)).t() @ self._inputs]
+        if len(self.parameters) == 2:
+            sums.append(torch.mv(self._gradients.t(), weights))
+        return sums
+
+    def compute_samples(self) -> list[Tensor]:
+        """See `Contribution`."""
+        samples = [self._gradients.unsqueeze(2) * self._inputs.unsqueeze(1)]
+        return [*samples, self._gradients][: len(self.parameters)]
+
+
+def _square_norms(values: Tensor) -> Tensor:
+    """Return the squared L2 norm of each row `(B, ...)`, `(B,)`."""
+    flat = values.flatten(1)
+    squares: Tensor = torch.linalg.vecdot(flat, flat)
+    return squares

@@ -1,0 +1,202 @@
+"""How each kind of layer turns its inputs and output gradients into per-record gradients.
+
+Shapes: B records, T positions of a record, i inputs and o outputs, C channels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedtrain.training.contributions import Contribution, Outer, Samples
+from fedtrain.training.tape import Followed, Part
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+Rule = Callable[[str, nn.Module], Followed]
+
+
+class LinearPart(Part):
+    """`y = x W^T + b`, over any leading dimensions of which the first is the record."""
+
+    def __init__(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        self._all = weight, bias
+        self._weight, self._bias = keep_trainable(weight), keep_trainable(bias)
+        super().__init__(name, list_given(self._weight, self._bias))
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return the layer's output, recorded."""
+        return self.watch(functional.linear(inputs, *self._all), inputs)
+
+    def derive(self, uses: Pairs) -> list[Contribution]:
+        """See `Part`."""
+        return derive_linear(uses, weight=self._weight, bias=self._bias)
+
+
+def derive_linear(uses: Pairs, *, weight: Tensor | None, bias: Tensor | None) -> list[Contribution]:
+    """Return the gradients of a linear map.
+
+    Args:
+        uses: Pairs of inputs `(B, ..., i)` and gradients `(B, ..., o)`.
+        weight: `(o, i)`; None where it is frozen.
+        bias: `(o,)`; None where there is none or it is frozen.
+    """
+    inputs, gradients = _join_positions([a for a, _ in uses]), _join_positions([g for _, g in uses])
+    if inputs.shape[1] == 1:
+        inputs, gradients = inputs[:, 0], gradients[:, 0]
+        if weight is not None:
+            return [Outer(weight, bias, inputs=inputs, gradients=gradients)]
+        return [] if bias is None else [Samples(bias, gradients)]
+    found: list[Contribution] = []
+    if weight is not None:
+        found.append(Samples(weight, torch.bmm(gradients.transpose(1, 2), inputs)))
+    if bias is not None:
+        found.append(Samples(bias, gradients.sum(1)))
+    return found
+
+
+def _join_positions(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors `(B, ..., k)` as one `(B, T, k)`."""
+    flat = [
+        tensor.unsqueeze(1) if tensor.dim() == 2 else tensor.flatten(1, -2) for tensor in tensors
+    ]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+
+
+class ConvPart(Part):
+    """A convolution over one or two dimensions."""
+
+    def __init__(self, name: str, module: nn.Conv1d | nn.Conv2d) -> None:
+        self._module = module
+        self._weight, self._bias = keep_trainable(module.weight), keep_trainable(module.bias)
+        super().__init__(name, list_given(self._weight, self._bias))
+        self._padding = module._reversed_padding_repeated_twice
+        # Padding that is not the same on both sides, or not of zeros, is applied beforehand.
+        sides = list(zip(self._padding[::2], self._padding[1::2], strict=True))
+        self._pads = module.padding_mode != "zeros" or any(a != b for a, b in sides)
+        self._sizes = [0] * len(sides) if self._pads else [a for a, _ in reversed(sides)]
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return the layer's output, recorded."""
+        module = self._module
+        if self._pads:
+            mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+            inputs = functional.pad(inputs, self._padding, mode=mode)
+        convolve = functional.conv2d if len(self._sizes) == 2 else functional.conv1d
+        output = convolve(
+            inputs,
+            module.weight,
+            module.bias,
+            module.stride,
+            self._sizes,
+            module.dilation,
+            module.groups,
+        )
+        return self.watch(output, inputs)
+
+    def derive(self, uses: Pairs) -> list[Contribution]:
+        """See `Part`."""
+        found: list[Contribution] = []
+        if self._weight is not None:
+            weights = [self._compute_weights(a, g) for a, g in uses]
+            found.append(Samples(self._weight, _add_up(weights)))
+        if self._bias is not None:
+            found.append(Samples(self._bias, _add_up([g.flatten(2).sum(2) for _, g in uses])))
+        return found
+
+    def _compute_weights(self, inputs: Tensor, gradients: Tensor) -> Tensor:
+        """Return the records' gradients of the weight, `(B, o, C / groups, *kernel)`.
+
+        A batch is one record with B times the channels and groups: one call of the library that
+        is about as fast as the gradient of the whole batch, and needs no copy of the windows.
+        """
+        module, count = self._module, len(inputs)
+        shape = (count * module.out_channels, *module.weight.shape[1:])
+        _, weights, _ = torch.ops.aten.convolution_backward(
+            gradients.reshape(1, -1, *gradients.shape[2:]),
+            inputs.reshape(1, -1, *inputs.shape[2:]),
+            inputs.new_empty(1).expand(shape),
+            None,
+            module.stride,
+            self._sizes,
+            module.dilation,
+            False,
+            [0] * len(self._sizes),
+            count * module.groups,
+            (False, True, False),
+        )
+        return cast("Tensor", weights).view(count, *module.weight.shape)
+
+
+class GroupNormPart(Part):
+    """Group normalisation with a factor and a summand a channel."""
+
+    def __init__(self, name: str, module: nn.GroupNorm) -> None:
+        self._module = module
+        self._weight, self._bias = keep_trainable(module.weight), keep_trainable(module.bias)
+        super().__init__(name, list_given(self._weight, self._bias))
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return the layer's output, recorded."""
+        module = self._module
+        output = functional.group_norm(
+            inputs, module.num_groups, module.weight, module.bias, module.eps
+        )
+        return self.watch(output, inputs)
+
+    def derive(self, uses: Pairs) -> list[Contribution]:
+        """See `Part`."""
+        module = self._module
+        found: list[Contribution] = []
+        if self._weight is not None:
+            products = [
+                functional.group_norm(a, module.num_groups, None, None, module.eps).mul_(g)
+                for a, g in uses
+            ]
+            found.append(Samples(self._weight, _add_up([p.flatten(2).sum(2) for p in products])))
+        if self._bias is not None:
+            found.append(Samples(self._bias, _add_up([g.flatten(2).sum(2) for _, g in uses])))
+        return found
+
+
+def keep_trainable(parameter: Tensor | None) -> Tensor | None:
+    """Return a parameter that is there and not frozen, or None."""
+    return parameter if parameter is not None and parameter.requires_grad else None
+
+
+def list_given(*parameters: Tensor | None) -> list[Tensor]:
+    """Return those that are not None."""
+    return [parameter for parameter in parameters if parameter is not None]
+
+
+def _add_up(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
+def _follow_linear(name: str, module: nn.Module) -> Followed:
+    layer = cast("nn.Linear", module)
+    part = LinearPart(name, layer.weight, layer.bias)
+    return Followed(module, part.apply, [part])
+
+
+def _follow_conv(name: str, module: nn.Module) -> Followed:
+    part = ConvPart(name, cast("nn.Conv1d | nn.Conv2d", module))
+    return Followed(module, part.apply, [part])
+
+
+def _follow_group_norm(name: str, module: nn.Module) -> Followed:
+    part = GroupNormPart(name, cast("nn.GroupNorm", module))
+    return Followed(module, part.apply, [part])
+
+
+# By exact type: a subclass may compute something else.
+RULES: Final[dict[type[nn.Module], Rule]] = {
+    nn.Linear: _follow_linear,
+    nn.Conv1d: _follow_conv,
+    nn.Conv2d: _follow_conv,
+    nn.GroupNorm: _follow_group_norm,
+}
