@@ -23,13 +23,14 @@ References:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal
 
 from fedtrain.errors import ConfigError
-from fedtrain.privacy.events import Event, PoissonSampledGaussian, Unprotected
-from fedtrain.privacy.renyi import NeighbouringRelation, compute_rdp
+from fedtrain.privacy.event_rdp import compute_event_rdp
+from fedtrain.privacy.events import DistributedDiscreteGaussian, Event, Unprotected
+from fedtrain.privacy.renyi import NeighbouringRelation
 
 Unit = Literal["record", "person", "site"]
 
@@ -120,6 +121,9 @@ def compute_cost(event: Event, budget: Budget, *, order: float, unit: Unit) -> i
     record more or less exchanges what the coarser unit contributes: the cost is then that of
     `replace_one`, whichever relation the budget has.
 
+    Sampling of sites is not counted: it would pay less for a round, but then for the rounds, too,
+    that the site is not drawn for, and here a site pays for those alone that it takes part in.
+
     Args:
         event: What happens.
         budget: Whose relation and unit count; the run's own relation does not.
@@ -169,30 +173,15 @@ def _compute_divergence(budget: Budget, order: float) -> float:
 @lru_cache(maxsize=4096)
 def _compute_bounds(event: Event, budget: Budget, order: float, unit: Unit) -> tuple[float, float]:
     """Return an event's divergence as computed, and what it may be off."""
-    finer = _COARSENESS[unit] - _COARSENESS[budget.unit]
-    if finer < 0:
+    coarser = _COARSENESS[unit] - _COARSENESS[budget.unit]
+    if coarser < 0:
         return math.inf, 0.0
-    relation: NeighbouringRelation = "replace_one" if finer else budget.neighbouring_relation
-    divergence, steps = _compute_event_rdp(event, order, relation)
-    if divergence == 0 and steps == 0:
-        return 0.0, 0.0
-    return divergence, divergence * _RELATIVE_MARGIN + steps * _STEP_MARGIN
-
-
-def _compute_event_rdp(
-    event: Event, order: float, relation: NeighbouringRelation
-) -> tuple[float, int]:
-    """Return an event's divergence and the steps in which it can cost anything."""
-    if isinstance(event, Unprotected):
-        return math.inf, 1
-    if isinstance(event, PoissonSampledGaussian):
-        if event.steps == 0 or event.sample_rate == 0:
-            return 0.0, 0
-        step = compute_rdp(
-            event.noise_multiplier,
-            event.sample_rate,
-            orders=[order],
-            neighbouring_relation=relation,
-        )
-        return event.steps * float(step[0]), event.steps
-    raise TypeError(f"event of type {type(event).__name__} has no known cost")
+    relation: NeighbouringRelation = "replace_one" if coarser else budget.neighbouring_relation
+    if isinstance(event, DistributedDiscreteGaussian):
+        event = replace(event, sample_rate=1.0)
+    divergence = compute_event_rdp(event, order=order, neighbouring_relation=relation)
+    if math.isinf(divergence) or isinstance(event, Unprotected):
+        return math.inf, 0.0
+    is_free = event.steps == 0 or event.sample_rate == 0
+    margin = 0.0 if is_free else divergence * _RELATIVE_MARGIN + event.steps * _STEP_MARGIN
+    return divergence, margin

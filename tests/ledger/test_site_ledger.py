@@ -13,7 +13,7 @@ from fedtrain.ledger.site_ledger import SiteLedger
 from fedtrain.ledger.verify import verify_ledger
 from fedtrain.privacy.events import PoissonSampledGaussian, Unprotected
 from fedtrain.secagg.roster import Identity
-from tests.ledger.books import IDENTITY, MODEL, create, fill, make_terms, open_again, release
+from tests.ledger.books import MODEL, create, fill, make_terms, open_again, release
 
 
 def refuses(reason):
@@ -201,8 +201,8 @@ def test_closing_twice_gives_nothing_back(ledger):
 def test_only_the_last_releases_are_kept(ledger):
     ledger = open_again(ledger, kept_releases=2)
     ledger.reserve(make_terms())
-    for round in (1, 2, 3):
-        release(ledger, round, b"%d" % round)
+    for number in (1, 2, 3):
+        release(ledger, number, b"%d" % number)
     assert release(ledger, 2).payload == b"2"
     with refuses("replay"):
         release(ledger, 1)
