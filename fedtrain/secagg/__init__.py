@@ -11,15 +11,18 @@ from fedtrain.secagg.coordinator import CoordinatorSession, Fault
 from fedtrain.secagg.encoding import Block, VectorEncoding, make_training_encoding
 from fedtrain.secagg.faults import MessageError, RefusalError, RoundVoidError, UpdateRangeError
 from fedtrain.secagg.policy import SitePolicy, compute_default_threshold
+from fedtrain.secagg.replay import DurableSession
 from fedtrain.secagg.roster import Identity, make_roster, sign_roster, verify_roster
 from fedtrain.secagg.site import SiteSession
-from fedtrain.secagg.store import MemoryStore, StateStore
+from fedtrain.secagg.store import FileStore, MemoryStore, StateStore
 from fedtrain.secagg.transcript import verify_transcript
 
 __all__ = [
     "Block",
     "CoordinatorSession",
+    "DurableSession",
     "Fault",
+    "FileStore",
     "Identity",
     "MemoryStore",
     "MessageError",

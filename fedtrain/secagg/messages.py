@@ -16,6 +16,7 @@ _SITES: Final = Items(SITE, MAX_SITES)
 _BYTES_32: Final = Blob(32)
 _SIGNATURE: Final = Blob(64)
 SHARE_BYTES: Final = 32
+SEED_BYTES: Final = 32
 CIPHERTEXT_BYTES: Final = 2 * SHARE_BYTES + 16
 
 
@@ -243,3 +244,19 @@ class SiteRecord(Message):
     held: tuple[HeldShares, ...] = declare(Items(Record(HeldShares), MAX_SITES))
     survivors: tuple[str, ...] = declare(_SITES)
     unmasking: bytes = declare(Blob(2**24, exact=False))
+
+
+@dataclass(frozen=True)
+class AttemptRecord(Message):
+    """A site's durable state of a run before it masks: what its next process replays. Secret.
+
+    Attributes:
+        context: The round as this site accepted it.
+        seed: 32 bytes that all draws of the attempt come from; empty once they are used up.
+        listed: The encoded `AdvertisementList` that it answered, empty before.
+    """
+
+    TAG = 14
+    context: RoundContext = declare(_CONTEXT)  # noqa: RUF009 - a field specifier
+    seed: bytes = declare(Blob(SEED_BYTES, exact=False))
+    listed: bytes = declare(Blob(2**24, exact=False))

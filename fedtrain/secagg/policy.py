@@ -76,15 +76,13 @@ class SitePolicy:
             config_digest: SHA-256 of the config that this site runs.
             model_digest: SHA-256 of the model that this site received.
         """
+        self.check_roster(context)
         pairs = {
-            "federation": (context.federation, self.roster.roster.federation),
-            "roster_digest": (context.roster_digest, compute_roster_digest(self.roster)),
             "config_digest": (context.config_digest, config_digest),
             "model_digest": (context.model_digest, model_digest),
         }
         for name, (announced, own) in pairs.items():
-            if announced != own:
-                raise RefusalError("context", f"{name} of the round is not this site's own")
+            _check_own(name, announced, own)
         if not MIN_RING_BITS <= context.ring_bits <= MAX_RING_BITS or context.length < 1:
             raise RefusalError(
                 "context", f"a ring of {context.ring_bits} bits, {context.length} elements"
@@ -93,6 +91,11 @@ class SitePolicy:
         check_sites([site], context.cohort)
         self.check_remaining(len(context.cohort), context)
         self._check_threshold(context)
+
+    def check_roster(self, context: RoundContext) -> None:
+        """Raise RefusalError unless a round is of the pinned roster."""
+        _check_own("federation", context.federation, self.roster.roster.federation)
+        _check_own("roster_digest", context.roster_digest, compute_roster_digest(self.roster))
 
     def check_remaining(self, remaining: int, context: RoundContext) -> None:
         """Raise RefusalError if too few sites are left, at whichever stage."""
@@ -119,3 +122,8 @@ class SitePolicy:
                 f"{context.neighbours} neighbours among {n} sites; this site's policy computes"
                 f" {plan.neighbours}",
             )
+
+
+def _check_own(name: str, announced: bytes | str, own: bytes | str) -> None:
+    if announced != own:
+        raise RefusalError("context", f"{name} of the round is not this site's own")

@@ -141,9 +141,11 @@ class SiteSession:
 
         Raises:
             MessageError: The bytes are no such state.
+            RefusalError: The roster was replaced since: its keys may be others.
         """
         session = cls(site, identity, policy=policy, store=store, generator=generator)
         record = decode(state, SiteRecord)
+        policy.check_roster(record.context)
         session._record = record
         session._context = record.context
         session.stage = record.stage
@@ -248,10 +250,9 @@ class SiteSession:
                 f" ({self._context.length},) {words}"
             )
         held = self._open_delivery(delivery)
-        self._check_history(self._context)
         view = binding.compute_view(self._transcript, delivery.senders)
         positive, negative = self._derive_masks(view, delivery.senders)
-        self._record = SiteRecord(
+        record = SiteRecord(
             self._context,
             MASKED,
             tuple(self._peers),
@@ -261,7 +262,9 @@ class SiteSession:
             (),
             b"",
         )
-        self._commit(self._record)
+        with self._store.lock(self._context.run):
+            self._check_history(self._context)
+            self._commit(record)
         digest = mask_and_hash(vector, positive, negative, threads=self._threads)
         self._wipe()
         signature = self._identity.sign(binding.VECTOR, view, self._site, digest)
@@ -276,16 +279,18 @@ class SiteSession:
             RefusalError: Another set was signed, or this one hides too few sites.
         """
         self._require(MASKED, SIGNED, UNMASKED)
-        self._check_current()
-        record, survivors = self._record, offered.survivors
-        if self.stage == MASKED:
-            self._check_survivors(survivors)
-            held = forget_halves(record.held, survivors)
-            self._commit(replace(record, stage=SIGNED, survivors=survivors, held=held))
-        elif survivors != record.survivors:
-            raise RefusalError(
-                "already-answered", "another survivor set of this round is signed; one is all"
-            )
+        survivors = offered.survivors
+        with self._store.lock(self._record.context.run):
+            self._check_current()
+            if self.stage == MASKED:
+                self._check_survivors(survivors)
+                held = forget_halves(self._record.held, survivors)
+                signed = replace(self._record, stage=SIGNED, survivors=survivors, held=held)
+                self._commit(signed)
+            elif survivors != self._record.survivors:
+                raise RefusalError(
+                    "already-answered", "another survivor set of this round is signed; one is all"
+                )
         outcome = binding.compute_outcome(self._view, survivors)
         signature = self._identity.sign(binding.SURVIVORS, outcome, self._site)
         return SurvivorSignature(self._site, signature)
@@ -299,21 +304,24 @@ class SiteSession:
             RefusalError: Fewer sites than the threshold signed the set that this site signed.
         """
         self._require(SIGNED, UNMASKED)
-        self._check_current()
-        if self.stage == SIGNED:
-            self._check_signatures(listed.signatures)
-            survivors = set(self._record.survivors)
-            seeds = [one for one in self._record.held if one.site in survivors]
-            keys = [one for one in self._record.held if one.site not in survivors]
-            answer = Unmasking(
-                self._site,
-                self._view,
-                tuple(RevealedShare(one.site, one.seed_share) for one in seeds),
-                tuple(RevealedShare(one.site, one.key_share) for one in keys),
-            )
-            unmasking = encode(answer)
-            self._commit(replace(self._record, stage=UNMASKED, held=(), unmasking=unmasking))
+        with self._store.lock(self._record.context.run):
+            self._check_current()
+            if self.stage == SIGNED:
+                self._check_signatures(listed.signatures)
+                unmasking = encode(self._reveal())
+                self._commit(replace(self._record, stage=UNMASKED, held=(), unmasking=unmasking))
         return decode(self._record.unmasking, Unmasking)
+
+    def _reveal(self) -> Unmasking:
+        survivors = set(self._record.survivors)
+        seeds = [one for one in self._record.held if one.site in survivors]
+        keys = [one for one in self._record.held if one.site not in survivors]
+        return Unmasking(
+            self._site,
+            self._view,
+            tuple(RevealedShare(one.site, one.seed_share) for one in seeds),
+            tuple(RevealedShare(one.site, one.key_share) for one in keys),
+        )
 
     @property
     def _view(self) -> bytes:

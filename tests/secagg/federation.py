@@ -20,6 +20,7 @@ from fedtrain.secagg import (
 from fedtrain.secagg.encoding import get_word_type
 from fedtrain.secagg.graph import plan_graph
 from fedtrain.secagg.messages import RoundContext
+from fedtrain.secagg.replay import DurableSession
 from fedtrain.secagg.roster import compute_roster_digest
 
 CONFIG = hashlib.sha256(b"config").digest()
@@ -70,6 +71,16 @@ class Federation:
             policy=policy or self.policy,
             store=self.stores[site],
             generator=SecureGenerator.from_seed(self.seed, site, label),
+        )
+
+    def make_durable(self, site, *, run="run-1", kind=DurableSession):
+        return kind(
+            site,
+            self.identities[site],
+            policy=self.policy,
+            store=self.stores[site],
+            run=run,
+            generator=SecureGenerator.from_system(),
         )
 
     def make_sessions(self, context, *, label=0):

@@ -14,6 +14,7 @@ from fedtrain.secagg.messages import (
     MAX_SITES,
     Advertisement,
     AdvertisementList,
+    AttemptRecord,
     EncryptedShares,
     MaskedVector,
     RevealedShare,
@@ -73,11 +74,12 @@ MESSAGES = st.one_of(
     SIGNATURES,
     st.builds(SignatureList, tuples(SIGNATURES)),
     st.builds(Unmasking, SITES, B32, REVEALED, REVEALED),
+    st.builds(AttemptRecord, CONTEXTS, B32 | st.just(b""), st.binary(max_size=300)),
 )
 KINDS = [
     *(SignedRoster, RoundContext, Advertisement, AdvertisementList, EncryptedShares),
     *(ShareDelivery, MaskedVector, SurvivorSet, SurvivorSignature, SignatureList, Unmasking),
-    *(Roster, SiteRecord),
+    *(Roster, SiteRecord, AttemptRecord),
 ]
 SET = SurvivorSet(("a", "b"))
 

@@ -1,14 +1,26 @@
 """A site that restarts never re-uses a mask key and never answers twice."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.secagg import MessageError, RefusalError, SiteSession, decode, encode
+from fedtrain.secagg import (
+    MemoryStore,
+    MessageError,
+    RefusalError,
+    SiteSession,
+    decode,
+    encode,
+    make_roster,
+    sign_roster,
+)
 from fedtrain.secagg.messages import SiteRecord, SurvivorSet
-from tests.secagg.federation import CONFIG, MODEL, Federation, Round
+from tests.secagg.federation import CONFIG, MODEL, ROOT, Federation, Round
 
 SITE = "site-001"
 
@@ -102,6 +114,9 @@ def test_state_is_stored_before_every_answer_leaves():
         def save(self, key, data):
             raise OSError("disk full")
 
+        def lock(self, key):
+            return contextlib.nullcontext()
+
     attempt = start("mask")
     session = attempt.sessions[SITE]
     session._store = Failing()
@@ -172,3 +187,55 @@ def test_state_that_is_none_is_refused():
 def restart_with(attempt, record):
     attempt.federation.stores[SITE].save("run-1", encode(record) + b"\x00")
     return restart(attempt)
+
+
+def test_state_of_a_replaced_roster_is_refused():
+    attempt = start("sign")
+    federation = attempt.federation
+    newer = make_roster("test", 2, keys=federation.policy.get_keys())
+    federation.policy = replace(federation.policy, roster=sign_roster(newer, ROOT))
+    with refuses("context"):
+        restart(attempt)
+
+
+class Racing(MemoryStore):
+    """Two processes of a site that read at the same time, if nothing keeps them apart."""
+
+    def __init__(self, store, *, locked):
+        super().__init__()
+        self._items = store._items
+        self._locked = locked
+        self._barrier = threading.Barrier(2)
+
+    def load(self, key):
+        state = super().load(key)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._barrier.wait(0.2)
+        return state
+
+    def lock(self, key):
+        return super().lock(key) if self._locked else contextlib.nullcontext()
+
+
+def sign_at_once(*, locked):
+    """Ask two processes of one site for different survivor sets; the signatures they give."""
+    attempt = start("sign")
+    sets = attempt.survivors.survivors, attempt.survivors.survivors[:5]
+    sessions = [restart(attempt) for _ in sets]
+    store = Racing(attempt.federation.stores[SITE], locked=locked)
+    for session in sessions:
+        session._store = store
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(session.sign_survivors, SurvivorSet(survivors))
+            for session, survivors in zip(sessions, sets, strict=True)
+        ]
+    return [job.result() for job in jobs if job.exception() is None]
+
+
+def test_two_processes_at_once_sign_one_set():
+    assert len(sign_at_once(locked=True)) == 1
+
+
+def test_two_processes_at_once_would_sign_two_sets_if_unlocked():
+    assert len({one.signature for one in sign_at_once(locked=False)}) == 2
