@@ -30,6 +30,7 @@ SECTIONS: Final = {
     "Set up": ("init", "config", "check"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "verify"),
+    "At a site": ("ledger",),
 }
 EXAMPLE: Final = """\
 Example:

@@ -114,15 +114,25 @@ def compute_epsilon(amount: int, *, delta: float, order: float) -> float:
     return max(0.0, amount / UNITS_PER_ONE + slack)
 
 
+def charge_event(event: Event, budget: Budget, *, unit: Unit) -> tuple[Event, NeighbouringRelation]:
+    """Return what a budget is charged for an event, and in which relation.
+
+    Where the run protects a coarser unit than the budget (a person, of a budget for records), a
+    record more or less exchanges what the coarser unit contributes: that is `replace_one`,
+    whichever relation the budget has. Sampling of sites is not counted: it would pay less for a
+    round, but then for the rounds, too, that the site is not drawn for, and here a site pays for
+    those alone that it takes part in.
+    """
+    is_coarser = _COARSENESS[unit] > _COARSENESS[budget.unit]
+    if isinstance(event, DistributedDiscreteGaussian):
+        event = replace(event, sample_rate=1.0)
+    return event, "replace_one" if is_coarser else budget.neighbouring_relation
+
+
 def compute_cost(event: Event, budget: Budget, *, order: float, unit: Unit) -> int | None:
     """Compute what an event costs at the budget's order, in units, rounded up.
 
-    Where the run protects a coarser unit than the budget (a person, of a budget for records), a
-    record more or less exchanges what the coarser unit contributes: the cost is then that of
-    `replace_one`, whichever relation the budget has.
-
-    Sampling of sites is not counted: it would pay less for a round, but then for the rounds, too,
-    that the site is not drawn for, and here a site pays for those alone that it takes part in.
+    It is the cost of `charge_event`.
 
     Args:
         event: What happens.
@@ -173,12 +183,9 @@ def _compute_divergence(budget: Budget, order: float) -> float:
 @lru_cache(maxsize=4096)
 def _compute_bounds(event: Event, budget: Budget, order: float, unit: Unit) -> tuple[float, float]:
     """Return an event's divergence as computed, and what it may be off."""
-    coarser = _COARSENESS[unit] - _COARSENESS[budget.unit]
-    if coarser < 0:
+    if _COARSENESS[unit] < _COARSENESS[budget.unit]:
         return math.inf, 0.0
-    relation: NeighbouringRelation = "replace_one" if coarser else budget.neighbouring_relation
-    if isinstance(event, DistributedDiscreteGaussian):
-        event = replace(event, sample_rate=1.0)
+    event, relation = charge_event(event, budget, unit=unit)
     divergence = compute_event_rdp(event, order=order, neighbouring_relation=relation)
     if math.isinf(divergence) or isinstance(event, Unprotected):
         return math.inf, 0.0
