@@ -37,6 +37,7 @@ _MAX_REACH: Final = 500.0
 # Rounding a step's loss to the grid adds at most discretisation^2 / 4 to its variance: this share
 # of the composed loss's reach, over the square root of the steps, keeps that below 0.5 %.
 _REACH_SHARE: Final = 0.0125
+_DENSE_STEPS: Final = 20_000  # 2 to this power is far above any limit of sparse distributions
 
 Segment = tuple[Mechanism, int]  # the event with one step, and how many
 
@@ -249,9 +250,24 @@ def _compose_pld(
     total: Any = None
     for mechanism, steps in segments:
         part = _build_pld(mechanism.noise_multiplier, mechanism.sample_rate, relation, width)
+        part = _to_dense(part) if steps > _DENSE_STEPS else part
         part = part.self_compose(steps) if steps > 1 else part
         total = part if total is None else total.compose(part)
     return float(total.get_epsilon_for_delta(delta))
+
+
+def _to_dense(part: Any) -> Any:
+    """Return the distribution as arrays, which it becomes in any case when composed so often.
+
+    dp-accounting decides so by an integer power with the number of steps as its exponent: a second
+    at 10^6 steps.
+    """
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+    remove, add = part._pmf_remove, part._pmf_add
+    return PrivacyLossDistribution(
+        remove.to_dense_pmf(), None if add is remove else add.to_dense_pmf()
+    )
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """The smallest noise that keeps a whole run within a target epsilon."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fedtrain.errors import ConfigError
@@ -17,6 +17,10 @@ _LARGEST: Final = 100_000_000
 _START: Final = 10_000
 _NOISE_TOLERANCE: Final = 1e-3
 _EPSILON_TOLERANCE: Final = 2e-3
+_NEAR_ENOUGH: Final = 1e-3  # of the target: such an epsilon is taken without a smaller noise
+_SECANTS: Final = 10  # evaluations after which the bracket is only halved
+
+Point = tuple[int, float]  # noise in units, epsilon
 
 
 def calibrate_noise_multiplier(
@@ -29,8 +33,8 @@ def calibrate_noise_multiplier(
 ) -> float:
     """Find the smallest noise for which all steps together cost at most the target.
 
-    Takes about a second (a dozen evaluations of `compute_cost`), half a minute at 10^6 steps; done
-    once for a run.
+    Takes three to six evaluations of `compute_cost` where epsilon is ordinary, up to 40 where it
+    is almost 0: 0.1 s, 2 s at 10^6 steps; done once for a run.
 
     Args:
         target_epsilon: Above 0, for the whole run.
@@ -57,7 +61,9 @@ def calibrate_noise_multiplier(
         relation = neighbouring_relation
         return compute_cost([event], delta=target_delta, neighbouring_relation=relation).epsilon
 
-    return _search(evaluate, target_epsilon, f"{steps} steps at sample_rate = {sample_rate:g}")
+    guess = _guess(target_epsilon, target_delta, sample_rate, steps)
+    run = f"{steps} steps at sample_rate = {sample_rate:g}"
+    return _search(evaluate, target_epsilon, run, guess=guess)
 
 
 def calibrate_site_noise(
@@ -109,48 +115,84 @@ def calibrate_site_noise(
         relation = neighbouring_relation
         return compute_cost([event], delta=target_delta, neighbouring_relation=relation).epsilon
 
-    return _search(
-        evaluate, target_epsilon, f"{rounds} rounds at site_sample_rate = {site_sample_rate:g}"
-    )
+    guess = _guess(target_epsilon, target_delta, site_sample_rate, rounds)
+    run = f"{rounds} rounds at site_sample_rate = {site_sample_rate:g}"
+    return _search(evaluate, target_epsilon, run, guess=guess)
 
 
 def _to_multiplier(units: int) -> float:
     return round(units * _UNIT, 4)
 
 
-def _search(evaluate: Callable[[int], float], target_epsilon: float, run: str) -> float:
+def _guess(target_epsilon: float, target_delta: float, sample_rate: float, steps: int) -> int:
+    """Guess the noise from the central limit of many steps; only where the search starts."""
+    if not (target_epsilon > 0 and 0 < target_delta < 1 and 0 < sample_rate <= 1 and steps >= 1):
+        return _START
+    tail = math.sqrt(-2 * math.log(target_delta))
+    distance = math.sqrt(tail * tail + 2 * target_epsilon) - tail
+    excess = distance * distance / sample_rate / sample_rate / steps
+    if not 0 < excess < math.inf:
+        return _START
+    return min(max(round(1 / math.sqrt(math.log1p(excess)) / _UNIT), _SMALLEST), _LARGEST)
+
+
+def _search(
+    evaluate: Callable[[int], float], target_epsilon: float, run: str, *, guess: int
+) -> float:
     """Return the smallest noise whose cost is at most the target; `evaluate` falls with noise."""
     if not target_epsilon > 0:
         raise ConfigError(f"target_epsilon = {target_epsilon:g} is not above 0; 1 to 8 is usual")
-    low, high = _START, _START
-    while (epsilon := evaluate(high)) > target_epsilon:
-        if high == _LARGEST:
-            raise ConfigError(
-                f"target_epsilon = {target_epsilon:g} is unreachable: {run} cost {epsilon:.3g}"
-                f" even with noise_multiplier = {_to_multiplier(_LARGEST):g}; raise"
-                " target_epsilon, or sample less or less often"
-            )
-        low, high = high, min(2 * high, _LARGEST)
-    while low == high or evaluate(low) <= target_epsilon:
-        if low == _SMALLEST:
-            return _to_multiplier(_SMALLEST)
-        low, high = max(low // 2, _SMALLEST), low
-    return _to_multiplier(_narrow(evaluate, low, high, target_epsilon))
-
-
-def _narrow(evaluate: Callable[[int], float], low: int, high: int, target: float) -> int:
-    """Bisect in the logarithm; cost(low) > target >= cost(high) holds throughout.
-
-    Stops where `high` is near the smallest noise in noise and in epsilon, or is the smallest.
-    """
-    cost = evaluate(high)
+    low, high, units = _SMALLEST - 1, _LARGEST + 1, guess  # cost(low) > target >= cost(high)
+    points: list[Point] = []
+    best = math.inf
     while high - low > 1:
-        if high <= low * (1 + _NOISE_TOLERANCE) and cost >= target * (1 - _EPSILON_TOLERANCE):
-            break
-        middle = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
-        candidate = evaluate(middle)
-        if candidate <= target:
-            high, cost = middle, candidate
+        epsilon = evaluate(units)
+        points.append((units, epsilon))
+        if epsilon <= target_epsilon:
+            high, best = units, epsilon
         else:
-            low = middle
-    return high
+            low = units
+        if _is_near(low, high, best / target_epsilon):
+            break
+        units = _propose(points, low, high, target_epsilon)
+    if high > _LARGEST:
+        raise ConfigError(
+            f"target_epsilon = {target_epsilon:g} is unreachable: {run} cost {points[-1][1]:.3g}"
+            f" even with noise_multiplier = {_to_multiplier(_LARGEST):g}; raise"
+            " target_epsilon, or sample less or less often"
+        )
+    return _to_multiplier(high)
+
+
+def _is_near(low: int, high: int, share: float) -> bool:
+    """Say whether `high`, which costs that share of the target, is close to the smallest noise."""
+    if share > 1:
+        return False  # nothing within the target is known yet
+    if share >= 1 - _NEAR_ENOUGH:
+        return True
+    return share >= 1 - _EPSILON_TOLERANCE and high <= low * (1 + _NOISE_TOLERANCE)
+
+
+def _propose(points: Sequence[Point], low: int, high: int, target: float) -> int:
+    """Choose the next noise, strictly between `low` and `high`.
+
+    By the line through the last two points in logarithms, a little within the target; where they
+    tell nothing, by halving the bracket, or doubling or halving the noise if one end is not known.
+    """
+    last, epsilon = points[-1]
+    limits = max(low, last // 4), min(high, last * 4)
+    units = round(math.sqrt(max(limits[0], _SMALLEST) * min(limits[1], _LARGEST)))
+    if 0 < epsilon < math.inf and len(points) < _SECANTS:
+        slope = _estimate_slope(points[-2:])
+        log_change = math.log(target * (1 - _NEAR_ENOUGH / 2) / epsilon) / slope
+        units = round(last * math.exp(min(max(log_change, -math.log(4)), math.log(4))))
+    return min(max(units, low + 1), high - 1)
+
+
+def _estimate_slope(points: Sequence[Point]) -> float:
+    """Return d log(epsilon) / d log(noise), which lies between -1 and -2 for most runs."""
+    (first, cost), (second, other) = points[0], points[-1]
+    if first == second or not 0 < cost < math.inf or cost == other:
+        return -1.3
+    slope = math.log(other / cost) / math.log(second / first)
+    return min(max(slope, -20.0), -0.5)
