@@ -207,7 +207,8 @@ def _bound_shift(event: DistributedDiscreteGaussian, sensitivity: float, orders:
     shift = sensitivity / math.sqrt(event.shares * event.share_variance)
     moved = min(float(event.dimension), sensitivity * sensitivity)
     additive = orders * (shift * shift / 2) + moved * excess
-    chained = orders * ((shift + math.sqrt(moved) * excess) ** 2 / 2)
+    reach = shift + math.sqrt(moved) * excess
+    chained = orders * (reach * reach / 2)
     return np.minimum(additive, chained)
 
 
@@ -244,7 +245,8 @@ def _compute_log_moment(event: DistributedDiscreteGaussian, order: int) -> float
     chosen = np.arange(2, order + 1, dtype=np.float64)
     gain = (chosen - 1) * _bound_shift(event, event.sensitivity, chosen)
     log_weights = _log_binomial(order, chosen, event.sample_rate)
-    log_excess = gain + np.log(-np.expm1(-gain))
+    with np.errstate(divide="ignore"):  # a gain so small that it is 0 weighs nothing
+        log_excess = gain + np.log(-np.expm1(-gain))
     return float(np.logaddexp(0.0, _sum_logs(log_weights + log_excess)))
 
 
