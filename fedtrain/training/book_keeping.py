@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedtrain.errors import ConfigError
+from fedtrain.training.attention_rule import ATTENTION_RULES
 from fedtrain.training.contributions import Contribution, Groups, Samples
-from fedtrain.training.layer_rules import RULES, Rule
-from fedtrain.training.tape import Followed, follow
+from fedtrain.training.layer_rules import LAYER_RULES
+from fedtrain.training.recurrent_rules import RECURRENT_RULES
+from fedtrain.training.tape import Followed, Rule, follow
 
+# What a pass holds of all records together, in float32 numbers: 64 MiB. Fewer stay longer in the
+# caches, and cost less to have mapped in; each pass costs the layers' calls.
+PASS_FLOATS: Final = 2**24
+SMALL_PASS: Final = 32
+RULES: Final = LAYER_RULES | RECURRENT_RULES | ATTENTION_RULES
 # Added to each norm before dividing, as Opacus does; a step of zero norm is defined by it.
 NORM_FLOOR: Final = 1e-6
 # Norms are raised by this share, more than their float32 rounding.
@@ -59,6 +66,7 @@ class BookKeeper:
         for parameter in (p for part in self._parts for p in part.parameters):
             counts[id(parameter)] = counts.get(id(parameter), 0) + 1
         self._tied = {key for key, count in counts.items() if count > 1}
+        self._pass_sizes: dict[tuple[torch.Size, torch.dtype], int] = {}
 
     def compute_clipped_sum(
         self,
@@ -83,23 +91,62 @@ class BookKeeper:
         Raises:
             ConfigError: A layer's input has other than B rows, or is changed in place.
         """
-        loss_sum: float | None = None
         if owners is not None:
             order = torch.argsort(owners, stable=True)
             features, labels, owners = features[order], labels[order], owners[order]
-        while len(labels):
-            losses, found = self._differentiate(features, labels)
-            if loss_sum is None:
-                loss_sum = float(losses.double().nan_to_num_(0.0, 0.0, 0.0).sum())
-            groups = None if owners is None else Groups(owners)
-            weights = _compute_weights(found, len(labels), groups, max_grad_norm=max_grad_norm)
-            finite = torch.isfinite(weights)
-            if bool(finite.all()):
-                return self._add_up(found, weights), loss_sum
-            # NaN times 0 is NaN: the rest is computed again, as if these had not been there.
-            features, labels = features[finite], labels[finite]
-            owners = None if owners is None else owners[finite]
-        return [torch.zeros_like(parameter) for parameter in self._parameters], loss_sum or 0.0
+        total, loss_sum = None, 0.0
+        for part in _cut(len(labels), owners, size=self._find_pass_size(features)):
+            kept = None if owners is None else owners[part]
+            sums, losses = self._compute_part(
+                features[part], labels[part], max_grad_norm=max_grad_norm, owners=kept
+            )
+            loss_sum += losses
+            if total is None:
+                total = sums
+            else:
+                torch._foreach_add_(total, sums)
+        if total is None:
+            total = [torch.zeros_like(parameter) for parameter in self._parameters]
+        return total, loss_sum
+
+    def _find_pass_size(self, features: Tensor) -> int:
+        """Return how many records one pass takes, so that what it holds stays in bounds.
+
+        It follows from the model and the shape of a record alone: equal batches give equal bytes,
+        whatever came before.
+        """
+        if len(features) <= SMALL_PASS:
+            return SMALL_PASS
+        key = features.shape[1:], features.dtype
+        if key not in self._pass_sizes:
+            with torch.random.fork_rng(devices=[]), follow(self._layers, self._parameters):
+                self._model(features[:1])
+            floats = sum(part.count_floats() for part in self._parts)
+            for part in self._parts:
+                part.clear()
+            most = PASS_FLOATS // max(floats, 1)
+            self._pass_sizes[key] = max(SMALL_PASS, 2 ** (most.bit_length() - 1) if most else 0)
+        return self._pass_sizes[key]
+
+    def _compute_part(
+        self, features: Tensor, labels: Tensor, *, max_grad_norm: float, owners: Tensor | None
+    ) -> tuple[list[Tensor], float]:
+        """Return clipped sum and sum of losses of some of the records, by one backward pass."""
+        losses, found = self._differentiate(features, labels)
+        groups = None if owners is None else Groups(owners)
+        weights = _compute_weights(found, len(labels), groups, max_grad_norm=max_grad_norm)
+        loss_sum = float(losses.double().nan_to_num_(0.0, 0.0, 0.0).sum())
+        finite = torch.isfinite(weights)
+        if bool(finite.all()):
+            return self._add_up(found, weights), loss_sum
+        # NaN times 0 is NaN: the rest is computed again, as if these had not been there.
+        rest = features[finite], labels[finite]
+        sums, _ = self.compute_clipped_sum(
+            *rest,
+            max_grad_norm=max_grad_norm,
+            owners=None if owners is None else owners[finite],
+        )
+        return sums, loss_sum
 
     def _differentiate(self, features: Tensor, labels: Tensor) -> tuple[Tensor, list[Contribution]]:
         """Return the losses `(B,)` and what one backward pass leaves of each parameter."""
@@ -148,10 +195,10 @@ def _compute_weights(
     if not found:
         return torch.zeros(count)
     if groups is None:
-        squares = _add([contribution.compute_square_norms() for contribution in found])
-        return _compute_factors(squares.sqrt_(), max_grad_norm)
-    squares = _add([contribution.compute_group_square_norms(groups) for contribution in found])
-    factors: Tensor = _compute_factors(squares.sqrt_() / groups.sizes, max_grad_norm) / groups.sizes
+        norms = _join_norms([contribution.compute_norms() for contribution in found])
+        return _compute_factors(norms, max_grad_norm)
+    norms = _join_norms([contribution.compute_group_norms(groups) for contribution in found])
+    factors: Tensor = _compute_factors(norms / groups.sizes, max_grad_norm) / groups.sizes
     return factors.index_select(0, groups.owners)
 
 
@@ -160,8 +207,23 @@ def _compute_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
     return factors.masked_fill_(~torch.isfinite(norms), torch.nan)
 
 
-def _add(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(tensors)).sum(0) if len(tensors) > 1 else tensors[0]
+def _join_norms(norms: Sequence[Tensor]) -> Tensor:
+    """Return the norms over all parameters together."""
+    if len(norms) == 1:
+        return norms[0]
+    joined: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)), dim=0)
+    return joined
+
+
+def _cut(count: int, owners: Tensor | None, *, size: int) -> Iterator[slice]:
+    """Yield slices of about `size` records each, none of which parts a person's."""
+    start = 0
+    while start < count:
+        stop = min(count, start + size)
+        if owners is not None:
+            stop = int(torch.searchsorted(owners, owners[stop - 1], right=True))
+        yield slice(start, stop)
+        start = stop
 
 
 def _follow_layers(model: nn.Module, fallback: Rule | None) -> Iterator[Followed]:

@@ -1,7 +1,7 @@
 """Per-record gradients in the form in which a layer's norm and clipped sum are cheapest.
 
-A contribution holds what a backward pass left of one layer. It gives the squared norm of each
-record's part of the gradient, and a weighted sum over records.
+A contribution holds what a backward pass left of one layer. It gives the norm of each record's
+part of the gradient, and a weighted sum over records.
 
 Rounding is part of the guarantee. Where a record's gradient is a sum over positions, positions can
 cancel: the sum can be tiny beside its terms, and its computed norm, or what it leaves in the
@@ -18,8 +18,9 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-# Added to squared norms of float32 vectors: bounds what squaring small numbers loses.
-_TINY: Final = 2.0**-126
+# Added to norms of float32 vectors that will be multiplied with large ones: bounds what squaring
+# small numbers loses.
+_TINY: Final = 2.0**-60
 # Bounds the error of a norm computed from products of positions, relative to the sum of the
 # positions' norms, both squared: a few units in the last place.
 _CANCELLATION: Final = 2.0**-22
@@ -32,11 +33,11 @@ class Contribution(Protocol):
     def parameters(self) -> Sequence[Tensor]:
         """What the gradients are for, in the order of `compute_weighted_sums`."""
 
-    def compute_square_norms(self) -> Tensor:
-        """Return each record's squared L2 norm over the parameters, `(B,)`, not too small."""
+    def compute_norms(self) -> Tensor:
+        """Return each record's L2 norm over the parameters, `(B,)`, not too small."""
 
-    def compute_group_square_norms(self, groups: "Groups") -> Tensor:
-        """Return the squared L2 norm of each person's sum over their records, `(P,)`."""
+    def compute_group_norms(self, groups: "Groups") -> Tensor:
+        """Return the L2 norm of each person's sum over their records, `(P,)`."""
 
     def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
         """Return for each parameter the sum over records of weight times gradient.
@@ -84,13 +85,13 @@ class Samples:
         self.parameters: Sequence[Tensor] = (parameter,)
         self._values = values
 
-    def compute_square_norms(self) -> Tensor:
+    def compute_norms(self) -> Tensor:
         """See `Contribution`."""
-        return _square_norms(self._values)
+        return _norms(self._values)
 
-    def compute_group_square_norms(self, groups: Groups) -> Tensor:
+    def compute_group_norms(self, groups: Groups) -> Tensor:
         """See `Contribution`."""
-        return _square_norms(groups.add_up(self._values))
+        return _norms(groups.add_up(self._values))
 
     def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
         """See `Contribution`."""
@@ -112,20 +113,21 @@ class Outer:
         self.parameters: Sequence[Tensor] = (weight,) if bias is None else (weight, bias)
         self._inputs, self._gradients = inputs, gradients
 
-    def compute_square_norms(self) -> Tensor:
+    def compute_norms(self) -> Tensor:
         """See `Contribution`."""
-        inputs, gradients = _square_norms(self._inputs), _square_norms(self._gradients)
-        return inputs.add_(len(self.parameters) - 1).mul_(gradients.add_(_TINY))
+        inputs, gradients = _norms(self._inputs), _norms(self._gradients).add_(_TINY)
+        if len(self.parameters) == 2:
+            inputs = torch.hypot(inputs, torch.ones(()))  # the bias has an input of 1
+        return inputs.mul_(gradients)
 
-    def compute_group_square_norms(self, groups: Groups) -> Tensor:
+    def compute_group_norms(self, groups: Groups) -> Tensor:
         """See `Contribution`."""
         found = []
         for part in groups.slices():
-            weight = self._gradients[part].t() @ self._inputs[part]
-            square = weight.square().sum()
+            norm = (self._gradients[part].t() @ self._inputs[part]).norm()
             if len(self.parameters) == 2:
-                square = square + self._gradients[part].sum(0).square().sum()
-            found.append(square)
+                norm = torch.hypot(norm, self._gradients[part].sum(0).norm())
+            found.append(norm)
         return torch.stack(found)
 
     def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
@@ -141,8 +143,50 @@ class Outer:
         return [*samples, self._gradients][: len(self.parameters)]
 
 
-def _square_norms(values: Tensor) -> Tensor:
-    """Return the squared L2 norm of each row `(B, ...)`, `(B,)`."""
-    flat = values.flatten(1)
-    squares: Tensor = torch.linalg.vecdot(flat, flat)
-    return squares
+class Rows:
+    """Gradients of a table's rows, of which a record has touched few."""
+
+    def __init__(self, table: Tensor, ids: Tensor, gradients: Tensor) -> None:
+        """Take the rows' numbers `(B, T)` and the gradients by what was read, `(B, T, o)`."""
+        self.parameters: Sequence[Tensor] = (table,)
+        records = torch.arange(len(ids)).unsqueeze(1).expand_as(ids)
+        self._count = len(ids)
+        self._records, self._ids, self._rows = self._collect(
+            records.reshape(-1), ids.reshape(-1), gradients.flatten(0, 1)
+        )
+
+    def compute_norms(self) -> Tensor:
+        """See `Contribution`."""
+        return _add_rows(self._count, self._records, _norms(self._rows).square_()).sqrt_()
+
+    def compute_group_norms(self, groups: Groups) -> Tensor:
+        """See `Contribution`."""
+        owners = groups.owners.index_select(0, self._records)
+        owners, _, rows = self._collect(owners, self._ids, self._rows)
+        return _add_rows(len(groups.sizes), owners, _norms(rows).square_()).sqrt_()
+
+    def compute_weighted_sums(self, weights: Tensor) -> list[Tensor]:
+        """See `Contribution`."""
+        rows = self._rows * weights.index_select(0, self._records).unsqueeze(1)
+        return [_add_rows(len(self.parameters[0]), self._ids, rows)]
+
+    def compute_samples(self) -> list[Tensor]:
+        """See `Contribution`."""
+        samples = self._rows.new_zeros((self._count, *self.parameters[0].shape))
+        return [samples.index_put_((self._records, self._ids), self._rows)]
+
+    def _collect(self, records: Tensor, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add up what has both record and id in common."""
+        size = len(self.parameters[0])
+        keys, positions = torch.unique(records * size + ids, return_inverse=True)
+        return keys // size, keys % size, _add_rows(len(keys), positions, rows)
+
+
+def _add_rows(count: int, positions: Tensor, rows: Tensor) -> Tensor:
+    return rows.new_zeros((count, *rows.shape[1:])).index_add_(0, positions, rows)
+
+
+def _norms(values: Tensor) -> Tensor:
+    """Return the L2 norm of each row `(B, ...)`, `(B,)`."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms

@@ -3,31 +3,31 @@
 Shapes: B records, T positions of a record, i inputs and o outputs, C channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedtrain.training.contributions import Contribution, Outer, Samples
-from fedtrain.training.tape import Followed, Part
+from fedtrain.errors import ConfigError
+from fedtrain.training.contributions import Contribution, Outer, Rows, Samples
+from fedtrain.training.tape import Followed, Part, Rule
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
-Rule = Callable[[str, nn.Module], Followed]
 
 
 class LinearPart(Part):
     """`y = x W^T + b`, over any leading dimensions of which the first is the record."""
 
     def __init__(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
-        self._all = weight, bias
+        self.weight, self.bias = weight, bias
         self._weight, self._bias = keep_trainable(weight), keep_trainable(bias)
         super().__init__(name, list_given(self._weight, self._bias))
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Return the layer's output, recorded."""
-        return self.watch(functional.linear(inputs, *self._all), inputs)
+        return self.watch(functional.linear(inputs, self.weight, self.bias), inputs)
 
     def derive(self, uses: Pairs) -> list[Contribution]:
         """See `Part`."""
@@ -129,6 +129,63 @@ class ConvPart(Part):
         return cast("Tensor", weights).view(count, *module.weight.shape)
 
 
+class EmbeddingPart(Part):
+    """A table of rows, looked up by ids."""
+
+    def __init__(self, name: str, module: nn.Embedding) -> None:
+        if module.max_norm is not None or module.scale_grad_by_freq:
+            raise ConfigError(
+                f"model: layer '{name}' has max_norm or scale_grad_by_freq, which let records"
+                " change the rows past their gradient; leave both out under differential privacy"
+            )
+        self._module = module
+        super().__init__(name, [module.weight])
+
+    def apply(self, ids: Tensor) -> Tensor:
+        """Return the rows, recorded."""
+        return self.watch(functional.embedding(ids, self._module.weight), ids)
+
+    def derive(self, uses: Pairs) -> list[Contribution]:
+        """See `Part`."""
+        ids = torch.cat([i.flatten(1) for i, _ in uses], 1)
+        gradients = torch.cat([g.flatten(1, -2) for _, g in uses], 1)
+        if self._module.padding_idx is not None:
+            gradients = gradients.masked_fill((ids == self._module.padding_idx).unsqueeze(2), 0.0)
+        return [Rows(self._module.weight, ids, gradients)]
+
+
+class LayerNormPart(Part):
+    """Normalisation of the last dimensions, with a factor and a summand an element."""
+
+    def __init__(self, name: str, module: nn.LayerNorm) -> None:
+        self._module = module
+        self._weight, self._bias = keep_trainable(module.weight), keep_trainable(module.bias)
+        super().__init__(name, list_given(self._weight, self._bias))
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return the layer's output, recorded."""
+        module = self._module
+        output = functional.layer_norm(
+            inputs, module.normalized_shape, module.weight, module.bias, module.eps
+        )
+        return self.watch(output, inputs)
+
+    def derive(self, uses: Pairs) -> list[Contribution]:
+        """See `Part`."""
+        shape, eps = self._module.normalized_shape, self._module.eps
+        found: list[Contribution] = []
+        if self._weight is not None:
+            products = [functional.layer_norm(a, shape, eps=eps).mul_(g) for a, g in uses]
+            found.append(Samples(self._weight, _add_up([self._sum(p) for p in products])))
+        if self._bias is not None:
+            found.append(Samples(self._bias, _add_up([self._sum(g) for _, g in uses])))
+        return found
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Return the sums over positions, `(B, *normalized_shape)`."""
+        return values.reshape(len(values), -1, *self._module.normalized_shape).sum(1)
+
+
 class GroupNormPart(Part):
     """Group normalisation with a factor and a summand a channel."""
 
@@ -188,15 +245,27 @@ def _follow_conv(name: str, module: nn.Module) -> Followed:
     return Followed(module, part.apply, [part])
 
 
+def _follow_embedding(name: str, module: nn.Module) -> Followed:
+    part = EmbeddingPart(name, cast("nn.Embedding", module))
+    return Followed(module, part.apply, [part])
+
+
+def _follow_layer_norm(name: str, module: nn.Module) -> Followed:
+    part = LayerNormPart(name, cast("nn.LayerNorm", module))
+    return Followed(module, part.apply, [part])
+
+
 def _follow_group_norm(name: str, module: nn.Module) -> Followed:
     part = GroupNormPart(name, cast("nn.GroupNorm", module))
     return Followed(module, part.apply, [part])
 
 
 # By exact type: a subclass may compute something else.
-RULES: Final[dict[type[nn.Module], Rule]] = {
+LAYER_RULES: Final[dict[type[nn.Module], Rule]] = {
     nn.Linear: _follow_linear,
     nn.Conv1d: _follow_conv,
     nn.Conv2d: _follow_conv,
+    nn.Embedding: _follow_embedding,
+    nn.LayerNorm: _follow_layer_norm,
     nn.GroupNorm: _follow_group_norm,
 }

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from fedtrain.errors import ConfigError
 from fedtrain.training.contributions import Contribution
 
-_ONE: Final = torch.ones((), requires_grad=True)
+# What makes a function without an input that requires a gradient part of the graph.
+ONE: Final = torch.ones((), requires_grad=True)
 
 
 class _Open(torch.autograd.Function):
@@ -48,7 +49,7 @@ def watch(output: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
         The tensor, to go on with.
     """
     if not output.requires_grad:
-        output = _Open.apply(output, _ONE)  # type: ignore[no-untyped-call]
+        output = _Open.apply(output, ONE)  # type: ignore[no-untyped-call]
     output.register_hook(receive)  # type: ignore[no-untyped-call]
     return output
 
@@ -56,11 +57,11 @@ def watch(output: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
 class Use:
     """One call of a layer: its input, and the gradient by its output once it is known."""
 
-    __slots__ = ("_part", "_version", "gradient", "inputs")
+    __slots__ = ("_part", "_version", "gradient", "inputs", "size")
 
-    def __init__(self, part: "Part", inputs: Tensor) -> None:
+    def __init__(self, part: "Part", inputs: Tensor, *, size: int) -> None:
         self._part, self._version = part, inputs._version
-        self.inputs = inputs
+        self.inputs, self.size = inputs, size
         self.gradient: Tensor | None = None
 
     def receive(self, gradient: Tensor) -> None:
@@ -86,10 +87,14 @@ class Part(ABC):
 
     def watch(self, output: Tensor, inputs: Tensor) -> Tensor:
         """Record a use; return the output, to go on with."""
-        use = Use(self, inputs.detach())
+        return watch(output, self.begin(inputs, size=output.numel()).receive)
+
+    def begin(self, inputs: Tensor, *, size: int) -> Use:
+        """Record a use whose gradient, of so many numbers, will be given to it."""
+        use = Use(self, inputs.detach(), size=inputs.numel() + size)
         self._uses.append(use)
         self._open += 1
-        return watch(output, use.receive)
+        return use
 
     def verify_rows(self, count: int) -> None:
         """Refuse inputs whose first dimension is not the record."""
@@ -100,6 +105,12 @@ class Part(ABC):
                     f" {tuple(use.inputs.shape)} for a batch of {count}; the first dimension must"
                     " be the record under differential privacy"
                 )
+
+    def count_floats(self) -> int:
+        """Return about how many numbers the uses so far and their gradients will take."""
+        several = any(use.inputs.dim() > 2 for use in self._uses) or len(self._uses) > 1
+        made = sum(parameter.numel() for parameter in self.parameters) if several else 0
+        return made + sum(use.size for use in self._uses)
 
     def count_down(self) -> None:
         """Derive the gradients as soon as every use has its own, so that memory is free again."""
@@ -135,6 +146,9 @@ class Followed:
     module: nn.Module
     forward: Callable[..., Any]
     parts: Sequence[Part]
+
+
+Rule = Callable[[str, nn.Module], Followed]
 
 
 @contextmanager
