@@ -24,6 +24,7 @@ from fedtrain.privacy.events import (
     Unprotected,
 )
 from fedtrain.privacy.renyi import ORDERS, NeighbouringRelation, convert_to_epsilon
+from fedtrain.privacy.smoothing import find_likeness
 
 Accountant = Literal["pld", "rdp"]
 Unit = Literal["record", "person", "site"]
@@ -84,7 +85,8 @@ def compute_cost(
         accountant: `pld` is tight; `rdp` is a faster upper bound, 2 to 30 % above it. `pld`
             answers with `rdp`, and says so, where delta is below 1e-12, steps are more than two
             million, epsilon is so large (in the hundreds; at 1e-4 above 100) that the grid
-            would need millions of points, or any event is a `DistributedDiscreteGaussian`.
+            would need millions of points, or noise in shares is too coarse to be accounted as a
+            Gaussian (shares of variance below 8, or their sum below 2^16).
         discretisation: Widest grid of `pld`; halved until many or small steps fit it, else their
             rounding adds up (at a fixed 1e-3 to 5 % after 30,000 steps). On the reference vectors
             the default is at most 0.0035 and 0.15 % above 1e-4, which equals the reference there;
@@ -110,7 +112,8 @@ def compute_cost(
     References:
         Koskela et al. 2020; Doroshenko et al. 2022, "Connect the Dots" (arXiv:2207.04380), as
         implemented in dp-accounting. Both directions of add_remove are composed and the larger
-        epsilon is taken, as Lebeda et al. 2024 (arXiv:2405.20769) show is needed.
+        epsilon is taken, as Lebeda et al. 2024 (arXiv:2405.20769) show is needed. Noise in
+        shares: `fedtrain.privacy.smoothing`; where too coarse, `fedtrain.privacy.noise_shares`.
     """
     odometer = Odometer(
         delta=delta,
@@ -213,24 +216,42 @@ def _compute_epsilon(
         return math.inf, accountant, None
     if sum(steps * mechanism.sample_rate for mechanism, steps in segments) <= delta:
         return 0.0, accountant, None  # no record is likely enough to be sampled at all
+    gaussians, coarse, slack = _find_gaussians(segments)
     rdp = np.zeros(len(ORDERS))
-    gaussians: list[tuple[PoissonSampledGaussian, int]] = []
-    for mechanism, steps in segments:
+    for mechanism, steps in (*gaussians, *coarse):
         rdp += steps * compute_mechanism_curve(mechanism, relation)
-        if isinstance(mechanism, PoissonSampledGaussian):
-            gaussians.append((mechanism, steps))
-    bound = convert_to_epsilon(rdp, delta=delta)
+    delta *= math.exp(-slack)
+    bound = 2 * slack + convert_to_epsilon(rdp, delta=delta)
     reach = convert_to_epsilon(rdp, delta=_TAIL_DELTA)
     total_steps = sum(steps for _, steps in segments)
     longest = min(_MAX_REACH, _MAX_BINS / 2 * discretisation)
     affordable = reach <= longest and total_steps <= _MAX_STEPS
-    affordable &= len(gaussians) == len(segments)
+    affordable &= not coarse
     if accountant == "rdp" or delta < _MIN_PLD_DELTA or not affordable:
         return bound, "rdp", None
-    if bound == 0:
-        return 0.0, "pld", None
+    if bound == 2 * slack:
+        return bound, "pld", None
     width = _choose_width(reach, total_steps, discretisation)
-    return max(0.0, _compose_pld(gaussians, relation, width, delta)), "pld", width
+    epsilon = max(0.0, _compose_pld(gaussians, relation, width, delta))
+    return 2 * slack + epsilon, "pld", width
+
+
+def _find_gaussians(
+    segments: tuple[Segment, ...],
+) -> tuple[list[tuple[PoissonSampledGaussian, int]], list[Segment], float]:
+    """Return the Gaussians that the segments are, or are like; the others; and all slack."""
+    gaussians: list[tuple[PoissonSampledGaussian, int]] = []
+    coarse: list[Segment] = []
+    slack = 0.0
+    for mechanism, steps in segments:
+        if isinstance(mechanism, PoissonSampledGaussian):
+            gaussians.append((mechanism, steps))
+        elif likeness := find_likeness(mechanism):
+            gaussians.append((likeness.gaussian, steps))
+            slack += steps * likeness.slack
+        else:
+            coarse.append((mechanism, steps))
+    return gaussians, coarse, slack
 
 
 def _choose_width(reach: float, steps: int, discretisation: float) -> float:

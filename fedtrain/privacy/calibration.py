@@ -79,7 +79,7 @@ def calibrate_site_noise(
 ) -> float:
     """Find the smallest noise of a masked sum that keeps all rounds together within the target.
 
-    Takes 10 to 100 ms.
+    Takes up to a second or two (a dozen evaluations of `compute_cost`); coarse shares 20 ms.
 
     Args:
         target_epsilon: Above 0, for the whole run.

@@ -15,7 +15,8 @@ from fedtrain.privacy.events import (
     Unprotected,
 )
 from fedtrain.privacy.noise_shares import compute_shares_rdp
-from fedtrain.privacy.renyi import ORDERS, NeighbouringRelation, compute_rdp, compute_rdp_curve
+from fedtrain.privacy.renyi import NeighbouringRelation, compute_rdp, compute_rdp_curve
+from fedtrain.privacy.smoothing import find_likeness
 
 
 def compute_event_rdp(
@@ -48,9 +49,15 @@ def compute_event_rdp(
             neighbouring_relation=neighbouring_relation,
         )[0]
     elif isinstance(event, DistributedDiscreteGaussian):
-        step = compute_shares_rdp(
-            event, orders=[order], neighbouring_relation=neighbouring_relation
-        )[0]
+        if likeness := find_likeness(event):
+            step = compute_event_rdp(
+                likeness.gaussian, order=order, neighbouring_relation=neighbouring_relation
+            )
+            step += (2 * order - 1) / (order - 1) * likeness.slack
+        else:
+            step = compute_shares_rdp(
+                event, orders=[order], neighbouring_relation=neighbouring_relation
+            )[0]
     else:
         raise TypeError(f"event of type {type(event).__name__} has no known cost")
     return event.steps * float(step) if event.steps else 0.0
@@ -60,13 +67,14 @@ def compute_event_rdp(
 def compute_mechanism_curve(
     mechanism: Mechanism, neighbouring_relation: NeighbouringRelation
 ) -> npt.NDArray[np.float64]:
-    """Return one step's divergences at `ORDERS`, read-only and remembered."""
+    """Return one step's divergences at `ORDERS`, read-only and remembered.
+
+    Noise in shares is bounded as such, not by the Gaussian that it may be like.
+    """
     if isinstance(mechanism, PoissonSampledGaussian):
         return compute_rdp_curve(
             mechanism.noise_multiplier, mechanism.sample_rate, neighbouring_relation
         )
-    curve = compute_shares_rdp(
-        mechanism, orders=ORDERS, neighbouring_relation=neighbouring_relation
-    )
+    curve = compute_shares_rdp(mechanism, neighbouring_relation=neighbouring_relation)
     curve.flags.writeable = False
     return curve

@@ -127,7 +127,7 @@ def compute_shares_rdp(
         (k,) one divergence an order; at `sample_rate` 0 zeros, at `share_variance` 0 infinite.
 
     Raises:
-        ConfigError: `replace_one` with sampling, which has no bound here.
+        ConfigError: `replace_one` with sampling, which has no bound here (but in `smoothing`).
 
     Guarantees:
         * No value is below the mechanism's own divergence, in either direction, for any vector
@@ -149,14 +149,27 @@ def compute_shares_rdp(
         return np.full_like(grid, math.inf)
     if neighbouring_relation == "replace_one" and event.sample_rate < 1:
         raise ConfigError(
-            f"sample_rate = {event.sample_rate:g} of sites has no replace_one cost; set"
-            ' neighbouring_relation = "add_remove" or sample every site'
+            f"sample_rate = {event.sample_rate:g} of sites has no replace_one cost at"
+            f" share_variance = {event.share_variance}; raise the scale, or set"
+            ' neighbouring_relation = "add_remove"'
         )
     factor = 1.0 if neighbouring_relation == "add_remove" else 2.0
     unsampled = _bound_shift(event, factor * event.sensitivity, grid)
     if event.sample_rate == 1:
         return unsampled
     return np.minimum(unsampled, _interpolate_sampled(event, grid))
+
+
+def compute_log_ripple(share_variance: int, shares: int) -> float:
+    """Return T, rounded up: M_k <= 1 + 2 r/(1 - r) and m_k >= 1 - 2 r, r being at most exp(-pi^2).
+
+    Args:
+        share_variance: s, at least 1.
+        shares: n.
+    """
+    indices = np.arange(1, shares, dtype=np.float64)
+    ripple = np.exp(-2 * math.pi**2 * share_variance * (indices / (indices + 1)))
+    return float(np.sum(np.log1p(2 * ripple / (1 - ripple)) - np.log1p(-2 * ripple)))
 
 
 def compute_small_cohort_delta(
@@ -203,20 +216,13 @@ def compute_small_cohort_delta(
 
 def _bound_shift(event: DistributedDiscreteGaussian, sensitivity: float, orders: Curve) -> Curve:
     """Return the smaller of the module's two bounds at each order."""
-    excess = _compute_log_ripple(event.share_variance, event.shares)
+    excess = compute_log_ripple(event.share_variance, event.shares)
     shift = sensitivity / math.sqrt(event.shares * event.share_variance)
     moved = min(float(event.dimension), sensitivity * sensitivity)
     additive = orders * (shift * shift / 2) + moved * excess
     reach = shift + math.sqrt(moved) * excess
     chained = orders * (reach * reach / 2)
     return np.minimum(additive, chained)
-
-
-def _compute_log_ripple(share_variance: int, shares: int) -> float:
-    """Return T, from M_k <= 1 + 2 r/(1 - r) and m_k >= 1 - 2 r (r is at most exp(-pi^2))."""
-    indices = np.arange(1, shares, dtype=np.float64)
-    ripple = np.exp(-2 * math.pi**2 * share_variance * (indices / (indices + 1)))
-    return float(np.sum(np.log1p(2 * ripple / (1 - ripple)) - np.log1p(-2 * ripple)))
 
 
 def _interpolate_sampled(event: DistributedDiscreteGaussian, orders: Curve) -> Curve:

@@ -99,9 +99,9 @@ def test_calibrated_site_noise_spends_the_target_and_no_more(target, rate, round
     assert noise == round(noise, 4)
 
 
-def test_ten_sites_need_the_noise_that_was_measured_and_what_rdp_adds():
-    # PLD of the continuous Gaussian: 4.24.
-    assert calibrate_sites() == pytest.approx(4.51, abs=0.01)
+def test_site_noise_matches_the_measured_value_and_coarse_shares_need_more():
+    assert calibrate_sites() == pytest.approx(4.24, abs=0.01)
+    assert calibrate_sites(sensitivity=20.0) == pytest.approx(4.51, abs=0.01)  # by RDP
 
 
 @pytest.mark.parametrize("sensitivity", [1.0, 3.0, 30.0])

@@ -13,8 +13,11 @@ from fedtrain.privacy.events import (
 from fedtrain.privacy.renyi import ORDERS, compute_rdp
 
 GAUSSIAN = PoissonSampledGaussian(1.0, 0.1, 10)
-SHARES = DistributedDiscreteGaussian(1e6, 10**12, 10, 1000, 0.1, 10)
-EVENTS = pytest.mark.parametrize("event", [GAUSSIAN, SHARES], ids=["gaussian", "shares"])
+FINE = DistributedDiscreteGaussian(1e6, 10**12, 10, 1000, 0.1, 10)
+COARSE = DistributedDiscreteGaussian(2.0, 4, 10, 1000, 0.1, 10)
+EVENTS = pytest.mark.parametrize(
+    "event", [GAUSSIAN, FINE, COARSE], ids=["gaussian", "fine", "coarse"]
+)
 
 
 def test_gaussian_costs_its_divergence_a_step():
@@ -23,15 +26,22 @@ def test_gaussian_costs_its_divergence_a_step():
     assert cost == 10 * step
 
 
-def test_shares_between_whole_orders_cost_no_less_than_the_gaussian_they_resemble():
+@pytest.mark.parametrize("order", [1.5, 2, 4.4, 5])
+@pytest.mark.parametrize("relation", ["add_remove", "replace_one"])
+def test_fine_shares_cost_what_the_gaussian_does(order, relation):
     gaussian = PoissonSampledGaussian(math.sqrt(10), 0.1, 10)
-    for order in (1.5, 2, 4.4, 5):
-        exact = compute_event_rdp(gaussian, order=order)
-        cost = compute_event_rdp(SHARES, order=order)
-        assert exact * (1 - 1e-9) <= cost <= exact * 1.34
+    options = {"order": order, "neighbouring_relation": relation}
+    exact = compute_event_rdp(gaussian, **options)
+    assert compute_event_rdp(FINE, **options) == pytest.approx(exact, rel=1e-9)
 
 
-@EVENTS
+@pytest.mark.parametrize("order", [1.5, 2, 4.4, 5])
+def test_coarse_shares_between_whole_orders_cost_no_less_than_the_gaussian(order):
+    exact = compute_event_rdp(PoissonSampledGaussian(math.sqrt(10), 0.1, 10), order=order)
+    assert exact * (1 - 1e-9) <= compute_event_rdp(COARSE, order=order) <= exact * 1.34
+
+
+@pytest.mark.parametrize("event", [GAUSSIAN, COARSE], ids=["gaussian", "coarse"])
 def test_one_order_is_a_point_of_the_curve(event):
     curve = compute_mechanism_curve(event, "add_remove")
     points = [compute_event_rdp(event, order=order) / 10 for order in ORDERS[::9]]
