@@ -62,8 +62,12 @@ class DistributedDiscreteGaussian:
 
     With `sample_rate` below 1, each site's vector joins each step independently with that
     probability, and neither who joined nor how many is seen by whom the guarantee is for. So the
-    noise must not tell either: a site that sits out still sends its noise, on zeros. Where only
-    those who join add noise, or the cohort or its size is seen, the rate to write is 1.
+    noise must not tell either: a site that sits out still sends its noise, on zeros.
+
+    Where only those who join add noise, or their number (not who they are) is seen: given the
+    number, the cohort is a uniform subset, and each site's place may be another's. Then the event
+    is one with `sample_rate` = joined / roster and twice the sensitivity (joint convexity, Balle,
+    Barthe, Gaboardi 2018, arXiv:1807.01647). Where the cohort itself is seen, the rate is 1.
 
     Attributes:
         sensitivity: L2 norm that no site's integer vector exceeds, rounding included.

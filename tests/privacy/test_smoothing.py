@@ -42,6 +42,14 @@ def test_rounded_gaussian_of_another_variance_is_not():
     assert round_gaussian(0, 3, 2 * 8 - 3, 4) != pytest.approx(law[120 - 3], rel=1e-3)
 
 
+def compute_epsilon_of(p, q, delta):
+    def exceed(epsilon):
+        pairs = ((p, q), (q, p))
+        return max(np.maximum(a - math.exp(epsilon) * b, 0).sum() for a, b in pairs) - delta
+
+    return optimize.brentq(exceed, 0, 50)
+
+
 def compute_exact_epsilon(variance, shares, *, shift, rate, relation, delta):
     """Return one step's epsilon in one dimension from the exact laws, the worse direction."""
     law = compute_share_law(variance, shares, round(20 * math.sqrt(variance)))
@@ -49,11 +57,7 @@ def compute_exact_epsilon(variance, shares, *, shift, rate, relation, delta):
     p = (1 - rate) * law + rate * np.roll(law, shift)
     q = law if relation == "add_remove" else (1 - rate) * law + rate * np.roll(law, -shift)
 
-    def exceed(epsilon):
-        pairs = ((p, q), (q, p))
-        return max(np.maximum(a - math.exp(epsilon) * b, 0).sum() for a, b in pairs) - delta
-
-    return optimize.brentq(exceed, 0, 50)
+    return compute_epsilon_of(p, q, delta)
 
 
 @pytest.mark.parametrize("relation", ["add_remove", "replace_one"])
@@ -67,6 +71,27 @@ def test_cost_is_just_above_that_of_the_exact_law(shares, rate, relation):
     cost = compute_cost([event], delta=1e-5, neighbouring_relation=relation)
     assert exact <= cost.epsilon <= exact * 1.001 + 1e-3
     assert cost.accountant == "pld"
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize("other", [-200, -100, 0, 200])
+def test_cohort_of_seen_size_costs_at_most_twice_the_sensitivity(rate, other):
+    """Without the site's place in the cohort another's vector is in the sum, up to opposite."""
+    law = np.pad(compute_share_law(2**13, 8, 1800), 200)
+    out, with_it, zeros = np.roll(law, other), np.roll(law, 200), law
+    exact = compute_epsilon_of(
+        (1 - rate) * out + rate * with_it, (1 - rate) * out + rate * zeros, 1e-5
+    )
+    doubled = DistributedDiscreteGaussian(400, 2**13, 8, 1, rate, 1)
+    assert exact <= compute_cost([doubled], delta=1e-5).epsilon
+
+
+def test_cohort_of_seen_size_costs_more_than_poisson_sampling():
+    law = np.pad(compute_share_law(2**13, 8, 1800), 200)
+    p = 0.95 * np.roll(law, -200) + 0.05 * np.roll(law, 200)
+    q = 0.95 * np.roll(law, -200) + 0.05 * law
+    poisson = DistributedDiscreteGaussian(200, 2**13, 8, 1, 0.05, 1)
+    assert compute_epsilon_of(p, q, 1e-5) > 2 * compute_cost([poisson], delta=1e-5).epsilon
 
 
 @pytest.mark.parametrize(("variance", "shares"), [(7, 2**20), (2**12, 15), (1, 1), (0, 5)])
