@@ -648,7 +648,7 @@ def build_config(tree: Mapping[str, Any], *, name: str = "config") -> Config:
     try:
         return Config.model_validate_json(json.dumps(tree, default=str))  # JSON: arrays are tuples
     except ValidationError as error:
-        raise ConfigError(f"{name}: {_describe(error)}") from error
+        raise ConfigError(f"{name}: {describe_problem(error, Config)}") from error
 
 
 def compute_digest(config: Config) -> str:
@@ -698,14 +698,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     table[parts[-1]] = value
 
 
-def _describe(error: ValidationError) -> str:
+def describe_problem(error: ValidationError, schema: type[BaseModel]) -> str:
     """Say the first problem in one line: where, which value, which bound, what to do."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     where = ".".join(location)
     value = problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {where}; {_suggest(location)}"
+        return f"unknown key {where}; {_suggest(location, schema)}"
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
         return f"{where}.{text}" if where else text
@@ -713,8 +713,8 @@ def _describe(error: ValidationError) -> str:
     return f"{where} = {shown}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _suggest(location: list[str]) -> str:
-    model: type[BaseModel] = Config
+def _suggest(location: list[str], schema: type[BaseModel]) -> str:
+    model = schema
     for part in location[:-1]:
         model = model.model_fields[part].annotation  # type: ignore[assignment]
     names = sorted(model.model_fields)

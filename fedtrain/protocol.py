@@ -12,6 +12,8 @@ from fedtrain.errors import (
     PeerError,
     SiteError,
 )
+from fedtrain.ledger.faults import BUDGET_REASONS, BudgetError
+from fedtrain.policy import PolicyError
 from fedtrain.secagg.faults import RefusalError, UpdateRangeError
 
 # Records of a message.
@@ -72,6 +74,9 @@ _PUBLIC: Final[dict[type[FedtrainError], tuple[int, str]]] = {
 # A refusal of secure aggregation: the text is its reason (a key of
 # `fedtrain.secagg.faults.REFUSALS`), then the site that is suspected, where one is.
 SECAGG_REFUSED: Final = 106
+# The site's own refusals: the text is the rule's name or the budget's reason, never a number.
+POLICY_REFUSED: Final = 107
+BUDGET_REFUSED: Final = 108
 INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
 NO_ANSWER: Final = (198, "no answer: the site's process ended or was too late")
 
@@ -81,6 +86,10 @@ def describe_publicly(error: Exception) -> tuple[int, str]:
     if isinstance(error, RefusalError):
         suspect = "" if error.suspect is None else f" {error.suspect}"
         return SECAGG_REFUSED, f"{error.reason}{suspect}"
+    if isinstance(error, PolicyError):
+        return POLICY_REFUSED, f"policy: {error.rule}"
+    if isinstance(error, BudgetError):
+        return BUDGET_REFUSED, f"budget: {BUDGET_REASONS[error.reason]}"
     for kind, public in _PUBLIC.items():
         if isinstance(error, kind):
             return public

@@ -48,12 +48,11 @@ def render_scenario(base: Config, name: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value in TOML on one line; tables are inline."""
+    """Return a value in TOML on one line; tables are inline, without keys that have no value."""
     if isinstance(value, dict):
-        if not value:
-            return "{}"
-        pairs = (f"{_format_key(key)} = {format_value(item)}" for key, item in value.items())
-        return f"{{ {', '.join(pairs)} }}"
+        given = {key: item for key, item in value.items() if item is not None}
+        pairs = (f"{_format_key(key)} = {format_value(item)}" for key, item in given.items())
+        return f"{{ {', '.join(pairs)} }}" if given else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(format_value(item) for item in value)}]"
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
@@ -63,15 +62,28 @@ def _format_key(key: str) -> str:
     return tomli_w.dumps({key: 0}).removesuffix(" = 0\n")
 
 
-def _render_section(name: str, section: Section) -> str:
+def render_keys(section: Section) -> list[str]:
+    """Return each key in TOML with its explanation, tables left out; unset ones are comments."""
     properties = type(section).model_json_schema()["properties"]
     values = section.model_dump(mode="json")
-    blocks = [f"{_comment((type(section).__doc__ or '').splitlines()[0])}[{name}]\n"]
+    blocks = []
     for key, field in type(section).model_fields.items():
+        if isinstance(getattr(section, key), Section):
+            continue  # a table of its own
         explanation = _comment(_describe(field, properties[key]))
         active = key in section.model_fields_set and values[key] is not None
         blocks.append(explanation + _render_key(key, values[key], active=active))
-    return "\n".join(blocks)
+    return blocks
+
+
+def _render_section(name: str, section: Section) -> str:
+    header = f"{_comment((type(section).__doc__ or '').splitlines()[0])}[{name}]\n"
+    tables = [
+        _render_section(f"{name}.{key}", getattr(section, key))
+        for key in type(section).model_fields
+        if isinstance(getattr(section, key), Section)
+    ]
+    return "\n".join([header, *render_keys(section), *tables])
 
 
 def _render_key(key: str, value: Any, *, active: bool) -> str:

@@ -176,3 +176,13 @@ def test_federation_pays_the_most_of_any_site():
 def test_empty_federation_has_no_cost():
     with pytest.raises(AuditError, match="no entries"):
         find_max_cost({})
+
+
+@pytest.mark.parametrize("head", [{"site_head": "x", "site_index": 1}, {"site_index": -1}], ids=str)
+def test_line_of_a_run_s_ledger_refuses_a_malformed_head(head):
+    with pytest.raises(ValidationError):
+        LedgerEntry(site="a", round=1, mechanism="none", **head)
+
+
+def test_line_without_a_head_of_the_site_s_own_ledger_stays_as_it_was():
+    assert "site_head" not in make_unprotected().to_json()

@@ -53,9 +53,13 @@ def test_scenario_reads_back_as_its_base(tree: dict[str, Any]) -> None:
 
 def test_scenario_names_and_explains_every_key() -> None:
     lines = render_scenario(Config(), "mine").splitlines()
-    for section, field in Config.model_fields.items():
+    tables: list[tuple[str, Any]] = [(k, f.annotation) for k, f in Config.model_fields.items()]
+    for section, schema in tables:
         assert f"[{section}]" in lines
-        for key in field.annotation.model_fields:  # type: ignore[union-attr]
+        for key, field in schema.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                tables.append((f"{section}.{key}", field.annotation))
+                continue
             at = [
                 i for i, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{key} = ")
             ]
