@@ -8,7 +8,7 @@ from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import SiteError
 from fedtrain.params import Vector, compute_vector_digest
-from fedtrain.plan import make_entry
+from fedtrain.plan import make_entry, sends_metrics
 from fedtrain.protocol import (
     ARRAYS,
     DESCRIPTION,
@@ -63,10 +63,13 @@ def train(message: Message, context: Context) -> Message:
         # No guarantee rests on which bytes an unprotected update had; hashing them costs 4 %.
         update_digest=None if plan is None else compute_vector_digest(update.vector),
     )
+    metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weight}
+    if sends_metrics(site.config):
+        metrics[TRAIN_LOSS] = update.train_loss
     content = RecordDict(
         {
             ARRAYS: to_array_record({PARAMETERS: update.vector}),
-            METRICS: MetricRecord({WEIGHT: weight, TRAIN_LOSS: update.train_loss}),
+            METRICS: MetricRecord(metrics),
             RELEASE: ConfigRecord({LEDGER_LINE: entry.to_json()}),
         }
     )
@@ -129,7 +132,10 @@ def compute_sums(
 
     Raises:
         PeerError: The model's outputs are not finite.
+        SiteError: The run's metrics are suppressed.
     """
+    if not sends_metrics(site.config):
+        raise SiteError("privacy.metrics = 'suppressed': this site computes no metrics to send")
     preparation, trainer = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     shard = site.runtime.load(site.index, preparation)
     validation = _evaluate_split(trainer, vector, shard.validation, histograms=False)

@@ -14,15 +14,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedtrain.aggregation import (
     build_evaluation_encoding,
-    build_training_encoding,
+    compute_model_digest,
     encode_evaluation,
-    encode_training,
-    get_max_weight,
     name_run,
 )
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
-from fedtrain.plan import make_entry
+from fedtrain.plan import build_site_plan, get_threshold, make_entry
+from fedtrain.privacy.site_noise import NoiseShare
 from fedtrain.protocol import (
     ARRAYS,
     EVALUATION,
@@ -35,6 +34,7 @@ from fedtrain.protocol import (
     SECAGG_PURPOSE,
     SERVER_ROUND,
     TRAINING,
+    UPDATE_NORM,
     WORDS,
 )
 from fedtrain.secagg.codec import Message as SecureMessage
@@ -53,6 +53,7 @@ from fedtrain.secagg.simulated import make_identity, make_policy
 from fedtrain.secagg.site import SiteSession
 from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.metrics import MetricSums, compute_metrics
+from fedtrain.training_vector import TrainingVector
 
 from .flower import read_parameters, to_array_record
 from .handlers import compute_sums, compute_update
@@ -98,7 +99,7 @@ def advertise(message: Message, context: Context) -> Message:
     answer = session.advertise(
         announced,
         config_digest=bytes.fromhex(site.runtime.digest),
-        model_digest=hashlib.sha256(vector.tobytes()).digest(),
+        model_digest=compute_model_digest(vector, read_clip(site, record)),
     )
     attempt = Attempt(session, purpose, record, vector, len(announced.cohort))
     site.runtime.attempts[site.index] = attempt
@@ -117,6 +118,9 @@ def _check_announcement(
     )
     if announced.round != int(read_number(record, SERVER_ROUND)) or announced.run != own:
         raise RefusalError("context", "the context is of another round or run than its message")
+    if announced.threshold < get_threshold(site.config, len(announced.cohort)):
+        # The shares of the noise are made for the config's.
+        raise RefusalError("threshold", f"threshold {announced.threshold} is below the config's")
     if site.runtime.runs.setdefault(purpose, own) != own:
         raise RefusalError("context", "preparation or proximal term changed during the run")
 
@@ -132,7 +136,7 @@ def mask(message: Message, context: Context) -> Message:
     """Train or evaluate, and send the masked vector."""
     site, attempt = _find_attempt(message, context)
     delivery = decode(_read_bytes(_read_secure(message)), ShareDelivery)
-    words = _compute_words(
+    words, share = _compute_words(
         site,
         attempt.purpose,
         attempt.record,
@@ -143,7 +147,7 @@ def mask(message: Message, context: Context) -> Message:
     masked = attempt.session.mask(words, delivery)
     reply = _answer(message, masked)
     if attempt.purpose == TRAINING:
-        reply.content[RELEASE] = _make_release(site, attempt.record, words)
+        reply.content[RELEASE] = _make_release(site, attempt.record, words, share=share)
     return reply
 
 
@@ -170,37 +174,57 @@ def encode_plainly(message: Message, context: Context) -> Message:
     cohort = secure.get(SECAGG_COHORT)
     if not isinstance(cohort, int):
         raise PeerError(f"the message lacks '{SECAGG_COHORT}'")
-    words = _compute_words(
+    words, share = _compute_words(
         site, purpose, record, vector=read_parameters(message), cohort=cohort, context=context
     )
     content = RecordDict({ARRAYS: to_array_record({WORDS: words})})
     if purpose == TRAINING:
-        content[RELEASE] = _make_release(site, record, words)
+        content[RELEASE] = _make_release(site, record, words, share=share)
     return Message(content, reply_to=message)
 
 
 def _compute_words(
     site: Site, purpose: str, record: ConfigRecord, *, vector: Vector, cohort: int, context: Context
-) -> Words:
-    """Return this site's encoded vector, `(m,)`."""
-    generator = site.make_generator(f"rounding {purpose}", int(read_number(record, SERVER_ROUND)))
+) -> tuple[Words, NoiseShare | None]:
+    """Return this site's encoded vector, `(m,)`, and the noise that it added to it."""
+    round_ = int(read_number(record, SERVER_ROUND))
+    generator = site.make_generator(f"rounding {purpose}", round_)
     if purpose == TRAINING:
+        clip = read_clip(site, record)
+        layout = TrainingVector(site.config, size=len(vector), cohort=cohort, clip=clip)
         update, weight = compute_update(site, record, vector)
-        return encode_training(
-            build_training_encoding(site.config, size=len(vector), cohort=cohort),
+        words = layout.encode(
             update.vector - vector,
             weight=weight,
             train_loss=update.train_loss,
-            section=site.config.secure_aggregation,
-            max_weight=get_max_weight(site.config),
-            generator=generator,
+            rounding=generator,
+            noise=site.make_generator("noise share", round_),
         )
+        return words, layout.share
     validation, test = compute_sums(site, record, vector)
     _note_results(site, record, test, folder=str(context.node_config.get("results-dir", "")))
     preparation, _ = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     classes = len(preparation.label_names)
     encoding = build_evaluation_encoding(site.config, classes=classes, cohort=cohort)
-    return encode_evaluation(encoding, validation, test, generator=generator)
+    return encode_evaluation(encoding, validation, test, generator=generator), None
+
+
+def read_clip(site: Site, record: ConfigRecord) -> float | None:
+    """Return the round's adaptive clip; None where the config's is fixed or there is none.
+
+    Raises:
+        PeerError: It is missing, or not above 0 and at most the config's largest.
+    """
+    plan = build_site_plan(site.config)
+    if plan is None or plan.bit_noise_multiplier is None:
+        return None
+    clip = float(read_number(record, UPDATE_NORM))
+    if not 0 < clip <= plan.max_update_norm:
+        raise PeerError(
+            f"the round's clip is {clip:g}, it must be above 0 and at most"
+            f" privacy.site.max_update_norm = {plan.max_update_norm:g}"
+        )
+    return clip
 
 
 def _note_results(
@@ -217,13 +241,16 @@ def _note_results(
     partial.replace(path)
 
 
-def _make_release(site: Site, record: ConfigRecord, words: Words) -> ConfigRecord:
+def _make_release(
+    site: Site, record: ConfigRecord, words: Words, *, share: NoiseShare | None
+) -> ConfigRecord:
     """Return the ledger line of what leaves the site: the vector as it is sent."""
     entry = make_entry(
         site.runtime.plan,
         site=site.name,
         round=int(read_number(record, SERVER_ROUND)),
         update_digest=hashlib.sha256(words.data).hexdigest(),
+        share=share,
     )
     return ConfigRecord({LEDGER_LINE: entry.to_json()})
 

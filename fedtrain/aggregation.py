@@ -1,44 +1,27 @@
-"""What rides in a secure sum: an update with its weight, or the metric sums of an evaluation.
+"""What a secure sum is called, and the vector of metric sums of an evaluation.
 
-Both sides build the same encoding from the config, so that nothing of it is sent. The weights and
-the metrics of a site are coordinates of the same vector as its update: nobody sees them alone.
+Both sides build the same encoding from the config, so that nothing of it is sent. The vector of a
+round of training is `fedtrain.training_vector`.
 
-Shapes: d parameters, C classes, m elements of the encoded vector.
+Shapes: C classes, m elements of the encoded vector.
 """
 
 import hashlib
-from dataclasses import dataclass
+import struct
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrain.config import Config, SecureAggregationSection, to_canonical
+from fedtrain.config import Config, to_canonical
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.secagg.encoding import Block, VectorEncoding, make_training_encoding
-from fedtrain.secagg.faults import UpdateRangeError
+from fedtrain.secagg.encoding import Block, VectorEncoding
 from fedtrain.secagg.masks import Words
 from fedtrain.training.metrics import MetricSums, compute_flat_length
+from fedtrain.training_vector import MAX_LOSS
 
-# A mean loss beyond this is a model that has diverged; the site refuses to report it.
-MAX_LOSS: Final = 100.0
 _SPLITS: Final = (("validation", False), ("test", True))  # name, whether it has histograms
-
-
-@dataclass(frozen=True)
-class TrainingSum:
-    """What the coordinator learns of a round of training.
-
-    Attributes:
-        average: Weighted average of the survivors' updates, `(d,)`.
-        weight: Sum of their weights.
-        train_loss: Weighted mean of their losses; not protected by differential privacy.
-    """
-
-    average: Vector
-    weight: float
-    train_loss: float
 
 
 def name_run(config_digest: str, *, preparation_text: str, proximal_mu: float, purpose: str) -> str:
@@ -59,83 +42,22 @@ def name_run(config_digest: str, *, preparation_text: str, proximal_mu: float, p
     return f"{config_digest[:32]}-{hashlib.sha256(bound.encode()).hexdigest()[:32]}/{purpose}"
 
 
-def get_max_weight(config: Config) -> int:
-    """Return the public bound of a site's weight."""
-    equal = config.federation.weighting == "equal"
-    return 1 if equal else config.secure_aggregation.max_weight
-
-
-def build_training_encoding(config: Config, *, size: int, cohort: int) -> VectorEncoding:
-    """Return the encoding of an update of `size` coordinates, its weight and its loss.
-
-    Raises:
-        ConfigError: It does not fit the ring.
-    """
-    section = config.secure_aggregation
-    return make_training_encoding(
-        size,
-        section.max_update_norm,
-        cohort=cohort,
-        max_weight=get_max_weight(config),
-        metrics=(Block("loss", 1, MAX_LOSS),),
-        ring_bits=section.ring_bits,
-    )
-
-
-def encode_training(
-    encoding: VectorEncoding,
-    update: Vector,
-    *,
-    weight: int,
-    train_loss: float,
-    section: SecureAggregationSection,
-    max_weight: int,
-    generator: SecureGenerator,
-) -> Words:
-    """Encode one site's round of training.
+def compute_model_digest(vector: Vector, clip: float | None = None) -> bytes:
+    """Return the SHA-256 of what a site is to train or evaluate, which binds every mask key.
 
     Args:
-        encoding: From `build_training_encoding`.
-        update: Local model less the global one, `(d,)`.
-        weight: Number of training records, or 1; counted as `max_weight` where it is above.
-        train_loss: Mean loss.
-        section: The config's, for its `max_update_norm`.
-        max_weight: Public bound.
-        generator: Source of the stochastic rounding.
-
-    Returns:
-        `(m,)` words.
-
-    Raises:
-        UpdateRangeError: The update's L2 norm or the loss is beyond its bound.
+        vector: Global model, `(d,)`.
+        clip: The round's adaptive clip; a coordinator that gave one site a larger clip than its
+            peers would see it above their noise.
     """
-    private_norm = float(np.linalg.norm(update.astype(np.float64, copy=False)))
-    if not private_norm <= section.max_update_norm:
-        raise UpdateRangeError(
-            f"the update's norm is {private_norm:.4g}, above secure_aggregation.max_update_norm ="
-            f" {section.max_update_norm:g}; lower training.learning_rate or raise the bound for the"
-            " whole run",
-            len(update),
-        )
-    counted = min(weight, max_weight)
-    share = counted / max_weight
-    parts = {
-        "update": update if share == 1 else update * np.float32(share),
-        "weight": np.array([counted]),
-        "loss": np.array([train_loss * share]),
-    }
-    return encoding.encode(parts, generator=generator)
+    return bind_clip(hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).digest(), clip)
 
 
-def decode_training(
-    encoding: VectorEncoding, total: Words, *, survivors: int, max_weight: int
-) -> TrainingSum:
-    """Decode the sum of the survivors' vectors; see `encode_training`."""
-    parts = encoding.decode_sum(total, survivors)
-    weight = float(parts["weight"][0])
-    factor = max_weight / weight
-    average = (parts["update"] * factor).astype(np.float32)
-    return TrainingSum(average, weight, float(parts["loss"][0] * factor))
+def bind_clip(model_digest: bytes, clip: float | None) -> bytes:
+    """Return the digest of a model's digest and a clip; without a clip the first as it is."""
+    if clip is None:
+        return model_digest
+    return hashlib.sha256(model_digest + struct.pack("<d", clip)).digest()
 
 
 def build_evaluation_encoding(config: Config, *, classes: int, cohort: int) -> VectorEncoding:

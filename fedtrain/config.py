@@ -574,8 +574,13 @@ def _check_site_privacy(config: Config) -> None:
     privacy, section = config.privacy, config.secure_aggregation
     if section.mode == "off":
         raise ValueError(
-            f"privacy.unit = '{privacy.unit}' with secure_aggregation.mode = 'off': each update would"
-            " be seen with its own share of the noise only; set mode = 'protocol'"
+            f"privacy.unit = '{privacy.unit}' needs the noise of all sites in one sum; set"
+            " secure_aggregation.mode = 'protocol'"
+        )
+    if config.federation.site_sample_rate is not None and section.threshold is not None:
+        raise ValueError(
+            f"secure_aggregation.threshold = {section.threshold} does not fit cohorts of"
+            " federation.site_sample_rate, which vary; leave it out"
         )
     if config.federation.site_sample_rate is not None and privacy.neighbouring_relation != (
         "add_remove"

@@ -5,29 +5,41 @@ and are the same at every site; nothing here may depend on a shard (PRIVACY.md, 
 that derives them from the number of records breaks its own claim).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
-from fedtrain.config import Config
+from fedtrain.config import Config, PrivacySection, SitePrivacySection
 from fedtrain.errors import ConfigError
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
-from fedtrain.privacy.calibration import calibrate_noise_multiplier
+from fedtrain.privacy.calibration import calibrate_noise_multiplier, calibrate_site_noise
 from fedtrain.privacy.events import PoissonSampledGaussian
 from fedtrain.privacy.ledger import LedgerEntry
+from fedtrain.privacy.noise_shares import compute_small_cohort_delta
+from fedtrain.privacy.site_noise import (
+    NOMINAL_SENSITIVITY,
+    NoiseShare,
+    SitePlan,
+    compute_spread,
+)
+from fedtrain.secagg.policy import compute_default_threshold
 
 # Sources whose value range is public: pixels. Others are standardised unless bounds are given.
 _PUBLIC_RANGE = ("sklearn:digits", "idx", "images")
+# Share of delta that is kept for rounds without a sum, where sites are sampled.
+_VOID_SHARE: Final = 0.01
 
 
 @dataclass(frozen=True)
 class RecordPlan:
-    """What one round of record-level DP-SGD is, the same at every site.
+    """What one round of DP-SGD is, the same at every site.
 
     Attributes:
+        unit: What a step samples and clips: one record, or one person with all of theirs.
         noise_multiplier: Noise standard deviation / `max_grad_norm`.
-        sample_rate: Poisson probability of a record in a step.
+        sample_rate: Poisson probability of one unit in a step.
         steps: Steps a round.
-        max_grad_norm: L2 clip of a record's gradient.
+        max_grad_norm: L2 clip of one unit's gradient.
         expected_batch_size: Public divisor of the noisy sum.
     """
 
@@ -36,6 +48,7 @@ class RecordPlan:
     steps: int
     max_grad_norm: float
     expected_batch_size: float
+    unit: Literal["record", "person"] = "record"
 
     def to_event(self, rounds: int) -> PoissonSampledGaussian:
         """Return what a site released after taking part in `rounds` rounds."""
@@ -47,11 +60,22 @@ class RecordPlan:
 
 
 def make_entry(
-    plan: RecordPlan | None, *, site: str, round: int, update_digest: str | None
+    plan: RecordPlan | None,
+    *,
+    site: str,
+    round: int,
+    update_digest: str | None,
+    share: NoiseShare | None = None,
 ) -> LedgerEntry:
     """Return the ledger entry of a round at a site; see `LedgerEntry`."""
     if plan is None:
-        return LedgerEntry(site=site, round=round, mechanism="none", update_digest=update_digest)
+        return LedgerEntry(
+            site=site,
+            round=round,
+            mechanism="none",
+            update_digest=update_digest,
+            noise_share=share,
+        )
     return LedgerEntry(
         site=site,
         round=round,
@@ -62,6 +86,7 @@ def make_entry(
         max_grad_norm=plan.max_grad_norm,
         expected_batch_size=plan.expected_batch_size,
         update_digest=update_digest,
+        noise_share=share,
     )
 
 
@@ -79,8 +104,7 @@ def resolve(config: Config) -> Config:
     Raises:
         ConfigError: `target_epsilon` cannot be reached.
     """
-    private = config.privacy.unit == "record"
-    training = _resolve_training(config)
+    private = config.privacy.unit != "none"
     federation = config.federation.model_copy(
         update={
             "weighting": config.federation.weighting or ("equal" if private else "examples"),
@@ -95,20 +119,26 @@ def resolve(config: Config) -> Config:
             "central_test": config.data.source == "idx" if central_test is None else central_test,
         }
     )
+    training = _resolve_training(config)
     resolved = config.model_copy(
         update={"training": training, "federation": federation, "data": data}
     )
-    if not private:
-        return resolved
-    if config.privacy.noise_multiplier is None:
-        return resolved.model_copy(update={"privacy": _calibrate(resolved)})
-    _check_target(resolved)
-    return resolved
+    return resolved.model_copy(update={"privacy": _resolve_privacy(resolved)})
+
+
+def sends_metrics(config: Config) -> bool:
+    """Say whether sites send losses and metrics of their records, which no guarantee covers."""
+    return config.privacy.metrics != "suppressed"
+
+
+def get_threshold(config: Config, cohort: int) -> int:
+    """Return how many survivors a secure sum over a cohort needs."""
+    return config.secure_aggregation.threshold or compute_default_threshold(cohort)
 
 
 def build_record_plan(config: Config) -> RecordPlan | None:
-    """Return the record-level plan of a resolved config, or None without privacy."""
-    if config.privacy.unit == "none":
+    """Return the plan of DP-SGD of a resolved config, or None where it has no such privacy."""
+    if not config.privacy.covers_records:
         return None
     training, privacy = config.training, config.privacy
     required = (
@@ -128,11 +158,49 @@ def build_record_plan(config: Config) -> RecordPlan | None:
         steps=steps,
         max_grad_norm=privacy.max_grad_norm,
         expected_batch_size=expected_batch_size,
+        unit="person" if privacy.covers_persons else "record",
+    )
+
+
+def build_site_plan(config: Config) -> SitePlan | None:
+    """Return the site-level plan of a resolved config, or None where it has no such privacy.
+
+    Raises:
+        ConfigError: The config is not resolved, or the number of sites is not public.
+    """
+    if not config.privacy.covers_sites:
+        return None
+    section, federation = config.privacy.site, config.federation
+    if section.noise_multiplier is None or section.max_update_norm is None:
+        raise ConfigError("the config is not resolved; run it through `fedtrain config` first")
+    divisor = _compute_expected_cohort(config)
+    adaptive = section.clipping == "adaptive"
+    first = section.initial_update_norm or section.max_update_norm / (10 if adaptive else 1)
+    # Andrew et al. 2021 take a twentieth of the cohort; never so little that the bits would need
+    # more than a few hundredths of the noise.
+    bits = max(divisor / 20, 2 * section.noise_multiplier) if adaptive else None
+    return SitePlan(
+        noise_multiplier=section.noise_multiplier,
+        max_update_norm=section.max_update_norm,
+        first_update_norm=first,
+        site_sample_rate=federation.site_sample_rate or 1.0,
+        divisor=divisor,
+        corrupt_share=config.secure_aggregation.corrupt_share,
+        sites=_count_sites(config),
+        min_cohort=config.secure_aggregation.min_cohort,
+        bit_noise_multiplier=bits,
+        target_quantile=section.target_quantile,
+        clip_learning_rate=section.clip_learning_rate,
     )
 
 
 def compute_planned_cost(config: Config, rounds: int | None = None) -> PrivacyCost | None:
-    """Return what a site pays that takes part in `rounds` rounds (default: all), or None."""
+    """Return what a record or person pays at a site that takes part in `rounds` rounds, or None.
+
+    Args:
+        config: The resolved config.
+        rounds: By default all.
+    """
     plan = build_record_plan(config)
     if plan is None:
         return None
@@ -140,7 +208,66 @@ def compute_planned_cost(config: Config, rounds: int | None = None) -> PrivacyCo
         [plan.to_event(config.federation.rounds if rounds is None else rounds)],
         delta=config.privacy.target_delta,
         neighbouring_relation=config.privacy.neighbouring_relation,
+        unit=plan.unit,
     )
+
+
+def compute_planned_site_cost(
+    config: Config, rounds: int | None = None, *, outside: bool = True
+) -> PrivacyCost | None:
+    """Return what a site pays in a run of `rounds` rounds, or None without site-level privacy.
+
+    Args:
+        config: The resolved config.
+        rounds: By default all.
+        outside: For whoever sees the models and not who took part: Poisson sampling of sites
+            counts. False for the coordinator and for sites of the same cohorts, who see them:
+            `rounds` are then those that the site took part in.
+    """
+    plan = build_site_plan(config)
+    if plan is None:
+        return None
+    cost = compute_cost(
+        [plan.to_event(config.federation.rounds if rounds is None else rounds, outside=outside)],
+        delta=_get_accounted_delta(config),
+        neighbouring_relation=config.privacy.neighbouring_relation,
+        unit="site",
+    )
+    return replace(cost, delta=config.privacy.site.target_delta)
+
+
+def compute_spent(config: Config, *, joined: int, done: int) -> PrivacyCost | None:
+    """Return what one site has spent in the config's first unit, or None without privacy.
+
+    Args:
+        config: The resolved config.
+        joined: Rounds that the site took part in.
+        done: Rounds of the run so far. Where sites are sampled, and the first unit is a site,
+            each round counts for each site.
+    """
+    if config.privacy.covers_records:
+        return compute_planned_cost(config, joined)
+    sampled = config.federation.site_sample_rate is not None
+    return compute_planned_site_cost(config, done if sampled else joined)
+
+
+def get_target_epsilon(config: Config) -> float | None:
+    """Return what the whole run may cost in the config's first unit, where a target is given."""
+    privacy = config.privacy
+    return privacy.target_epsilon if privacy.covers_records else privacy.site.target_epsilon
+
+
+def compute_mean_noise(config: Config, plan: SitePlan) -> float:
+    """Return the noise's standard deviation on a coordinate of a round's mean update / the clip.
+
+    Of a full cohort whose sites all survive; sampled sums are topped up to the same.
+    """
+    if plan.samples:
+        spread = plan.compute_spread()
+    else:
+        cohort = round(plan.divisor)
+        spread = cohort / plan.count_shares(cohort, get_threshold(config, cohort))
+    return plan.noise_multiplier * math.sqrt(spread) / plan.divisor
 
 
 def _resolve_training(config: Config) -> object:
@@ -160,33 +287,130 @@ def _resolve_preparation(config: Config) -> Literal["standardise", "bounds", "no
         return config.data.preparation
     if config.data.source == "text":
         return "none"
-    if config.data.bounds or config.data.source in _PUBLIC_RANGE or config.privacy.unit == "record":
-        return "bounds"
-    return "standardise"
+    public = config.data.bounds or config.data.source in _PUBLIC_RANGE
+    return "bounds" if public or config.privacy.unit != "none" else "standardise"
 
 
-def _check_target(config: Config) -> None:
+def _resolve_privacy(config: Config) -> PrivacySection:
+    """Return the section with its noise, calibrated where a target is given, else checked."""
+    privacy = config.privacy
+    if privacy.unit == "none":
+        return privacy
+    changes: dict[str, Any] = {"metrics": privacy.metrics or "suppressed"}
+    if privacy.covers_records and privacy.noise_multiplier is None:
+        changes["noise_multiplier"] = _calibrate(config)
+    if privacy.covers_sites and privacy.site.noise_multiplier is None:
+        noise = {"noise_multiplier": _calibrate_site(config)}
+        changes["site"] = privacy.site.model_copy(update=noise)
+    resolved = privacy.model_copy(update=changes)
+    whole = config.model_copy(update={"privacy": resolved})
+    _check_target(privacy, resolved, compute_planned_cost(whole), prefix="")
+    site_cost = compute_planned_site_cost(whole)
+    _check_target(privacy.site, resolved.site, site_cost, prefix="site.")
+    _check_small_cohorts(whole, site_cost)
+    return resolved
+
+
+def _check_target(
+    given: PrivacySection | SitePrivacySection,
+    resolved: PrivacySection | SitePrivacySection,
+    cost: PrivacyCost | None,
+    *,
+    prefix: str,
+) -> None:
     """Refuse a noise multiplier that costs more than the target that stands beside it."""
-    target, cost = config.privacy.target_epsilon, compute_planned_cost(config)
-    if target is not None and cost is not None and cost.epsilon > target * (1 + 1e-9):
+    target = resolved.target_epsilon
+    if given.noise_multiplier is None or target is None or cost is None:
+        return
+    if cost.epsilon > target * (1 + 1e-9):
         raise ConfigError(
-            f"privacy.noise_multiplier = {config.privacy.noise_multiplier:g} costs epsilon"
-            f" {cost.epsilon:.4g}, above privacy.target_epsilon = {target:g};"
+            f"privacy.{prefix}noise_multiplier = {given.noise_multiplier:g} costs epsilon"
+            f" {cost.epsilon:.4g}, above privacy.{prefix}target_epsilon = {target:g};"
             " remove one of the two or raise the noise"
         )
 
 
-def _calibrate(config: Config) -> object:
+def _calibrate(config: Config) -> float:
     training, privacy = config.training, config.privacy
     if training.sample_rate is None or training.local_steps is None:
-        raise ConfigError("training.sample_rate is missing; privacy.unit = 'record' needs it")
+        raise ConfigError("training.sample_rate is missing; privacy.unit needs it")
     if privacy.target_epsilon is None:
         raise ConfigError("privacy.target_epsilon is missing; give it or noise_multiplier")
-    noise_multiplier = calibrate_noise_multiplier(
+    return calibrate_noise_multiplier(
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
         sample_rate=training.sample_rate,
         steps=config.federation.rounds * training.local_steps,
         neighbouring_relation=privacy.neighbouring_relation,
     )
-    return privacy.model_copy(update={"noise_multiplier": noise_multiplier})
+
+
+def _calibrate_site(config: Config) -> float:
+    """Return the noise for the target: with sampling for those outside, by the topped-up noise."""
+    section, federation = config.privacy.site, config.federation
+    if section.target_epsilon is None:
+        raise ConfigError("privacy.site.target_epsilon is missing; give it or noise_multiplier")
+    rate = federation.site_sample_rate or 1.0
+    noise_multiplier = calibrate_site_noise(
+        target_epsilon=section.target_epsilon,
+        target_delta=_get_accounted_delta(config),
+        site_sample_rate=rate,
+        rounds=federation.rounds,
+        shares=1,
+        dimension=1,
+        sensitivity=NOMINAL_SENSITIVITY,
+        neighbouring_relation=config.privacy.neighbouring_relation,
+    )
+    if rate == 1:
+        return noise_multiplier
+    secure = config.secure_aggregation
+    spread = compute_spread(_count_sites(config), secure.min_cohort, secure.corrupt_share)
+    return math.ceil(noise_multiplier / math.sqrt(spread) * 1e6) / 1e6
+
+
+def _count_sites(config: Config) -> int:
+    if config.partition.sites is None:
+        raise ConfigError(
+            f"partition.sites is missing; privacy.unit = '{config.privacy.unit}' divides by the"
+            " expected cohort, which must be public"
+        )
+    return config.partition.sites
+
+
+def _compute_expected_cohort(config: Config) -> float:
+    """Return the public divisor of a round's sum."""
+    sites, federation = _count_sites(config), config.federation
+    if federation.site_sample_rate is not None:
+        return sites * federation.site_sample_rate
+    return float(federation.sites_per_round or sites)
+
+
+def _get_accounted_delta(config: Config) -> float:
+    """Return the delta of the sums: with Poisson cohorts a little is kept for void rounds."""
+    sampled = config.federation.site_sample_rate is not None
+    return config.privacy.site.target_delta * (1 - _VOID_SHARE if sampled else 1.0)
+
+
+def _check_small_cohorts(config: Config, cost: PrivacyCost | None) -> None:
+    """Refuse Poisson cohorts that are too small for a secure sum too often.
+
+    Such a round releases nothing, which the analysis of sampling does not cover; its probability
+    must fit what is kept of delta.
+    """
+    rate, section = config.federation.site_sample_rate, config.secure_aggregation
+    if cost is None or rate is None or not math.isfinite(cost.epsilon):
+        return
+    sites, kept = _count_sites(config), _VOID_SHARE * config.privacy.site.target_delta
+    void = compute_small_cohort_delta(
+        sites=sites,
+        site_sample_rate=rate,
+        minimum=section.min_cohort,
+        rounds=config.federation.rounds,
+        epsilon=cost.epsilon,
+    )
+    if void > kept:
+        raise ConfigError(
+            f"federation.site_sample_rate = {rate:g} of {sites} sites gives cohorts below"
+            f" secure_aggregation.min_cohort = {section.min_cohort} so often that they take"
+            f" {void:.3g} of delta, above {kept:.3g}; raise the rate"
+        )

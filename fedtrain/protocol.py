@@ -35,6 +35,7 @@ CONFIG_DIGEST: Final = "config-digest"
 PREPARATION_TEXT: Final = "preparation-text"
 SERVER_ROUND: Final = "server-round"
 PROXIMAL_MU: Final = "proximal-mu"
+UPDATE_NORM: Final = "update-norm"
 
 # Actions of secure aggregation (`train.secagg_share`): a site answers them from one state.
 SECAGG_ACTION: Final = ".secagg_"

@@ -16,7 +16,7 @@ from fedtrain.data.shards import Shards
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import compute_planned_cost
+from fedtrain.plan import compute_spent, get_target_epsilon
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.simulated import describe_roster
 
@@ -42,20 +42,30 @@ def make_app(run: RunDirectory | None = None, observer: Observer | None = None) 
         if run is not None:
             run_federation(grid, run, observer)
         else:
-            run_on_engine(context.run_config, lambda opened: run_federation(grid, opened))
+            run_on_engine(
+                context.run_config, lambda opened: run_federation(grid, opened, simulated=False)
+            )
 
     return app
 
 
-def run_federation(grid: Grid, run: RunDirectory, observer: Observer | None = None) -> None:
+def run_federation(
+    grid: Grid, run: RunDirectory, observer: Observer | None = None, *, simulated: bool = True
+) -> None:
     """Run a federation from a run directory's last commit to its end, and write its results.
+
+    Args:
+        grid: Where the sites are.
+        run: The run directory.
+        observer: Is told how it goes.
+        simulated: Whether the coordinator's draws come from the run's seed.
 
     Raises:
         FedtrainError: The run cannot go on; `state.json` says why, and what was committed stays.
     """
     config = run.config
-    setting = set_up(grid, config)
-    cost = compute_planned_cost(config)
+    setting = set_up(grid, config, simulated=simulated)
+    cost = compute_spent(config, joined=config.federation.rounds, done=config.federation.rounds)
     accountant = None if cost is None else cost.accountant
     run.write_setting(sites=len(setting.members), accountant=accountant)
     central_test = None
@@ -82,7 +92,7 @@ def write_results(run: RunDirectory, setting: Setting) -> None:
     from fedtrain.report.curves import draw_curves, draw_privacy
 
     metrics = run.read_metrics()
-    target = run.config.privacy.target_epsilon
+    target = get_target_epsilon(run.config)
     with run.writing():
         draw_curves(metrics, run.path / "curves.png", best_round=state.best_round)
         draw_privacy(metrics, run.path / "privacy.png", target_epsilon=target)

@@ -58,7 +58,13 @@ class Tally:
 
 
 def sift(
-    replies: Iterable[Message], tally: Tally, *, names: dict[int, str], size: int, equal: bool
+    replies: Iterable[Message],
+    tally: Tally,
+    *,
+    names: dict[int, str],
+    size: int,
+    equal: bool,
+    with_loss: bool = True,
 ) -> Iterator[tuple[Message, Vector]]:
     """Yield the usable train replies with their vectors; count and log the others.
 
@@ -68,6 +74,7 @@ def sift(
         names: Site name of each node id.
         size: d.
         equal: Whether every weight must be 1.
+        with_loss: Whether a training loss must come with each.
     """
     for reply in replies:
         name = names.get(reply.metadata.src_node_id, "unknown")
@@ -78,7 +85,7 @@ def sift(
                 raise PeerError(reply.error.reason)
             # Released, and so spent, even if it proves unusable.
             tally.entries.append(_read_release(reply, name))
-            vector = _read_update(reply, size=size, equal=equal)
+            vector = _read_update(reply, size=size, equal=equal, with_loss=with_loss)
         except PeerError as error:
             log.warning("update_dropped site=%s reason=%s", name, error)
             tally.dropped.append((name, str(error)))
@@ -105,25 +112,23 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     """
     total = torch.zeros(size, dtype=torch.float64)
     parts = torch.split(total, _PIECE)
-    weights, loss, last = 0.0, 0.0, None
+    weights, losses, last = 0.0, list[float](), None
     for reply, vector in pairs:
         _, metrics = _read_records(reply)
         weight = _read_scalar(metrics, WEIGHT)
         for part, values in zip(parts, torch.split(torch.from_numpy(vector), _PIECE), strict=True):
             part.add_(values.double(), alpha=weight)
         weights += weight
-        loss += weight * _read_scalar(metrics, TRAIN_LOSS)
+        if TRAIN_LOSS in metrics:
+            losses.append(weight * _read_scalar(metrics, TRAIN_LOSS))
         last = reply
     if last is None:
         return None
     average: Vector = (total / weights).float().numpy()
-    content = RecordDict(
-        {
-            ARRAYS: to_array_record(average),
-            METRICS: MetricRecord({WEIGHT: weights, TRAIN_LOSS: loss / weights}),
-        }
-    )
-    last.content = content
+    merged: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weights}
+    if losses:
+        merged[TRAIN_LOSS] = sum(losses) / weights
+    last.content = RecordDict({ARRAYS: to_array_record(average), METRICS: MetricRecord(merged)})
     return last
 
 
@@ -143,7 +148,7 @@ def _read_release(reply: Message, name: str) -> LedgerEntry:
     return entry
 
 
-def _read_update(reply: Message, *, size: int, equal: bool) -> Vector:
+def _read_update(reply: Message, *, size: int, equal: bool, with_loss: bool) -> Vector:
     """Return the vector of a reply.
 
     Raises:
@@ -156,7 +161,8 @@ def _read_update(reply: Message, *, size: int, equal: bool) -> Vector:
     if not is_finite(vector):
         raise PeerError("the update is not finite")
     weight = _read_scalar(metrics, WEIGHT)
-    _read_scalar(metrics, TRAIN_LOSS)
+    if with_loss:
+        _read_scalar(metrics, TRAIN_LOSS)
     if not 0 < weight <= MAX_WEIGHT or (equal and weight != 1):
         bound = "equal to 1" if equal else f"above 0 and at most {MAX_WEIGHT:g}"
         raise PeerError(f"the update's weight is {weight:g}, it must be {bound}")

@@ -11,19 +11,34 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import build_record_plan, compute_planned_cost, make_entry
-from fedtrain.protocol import PARAMETERS, PREPARATION_TEXT, SERVER_ROUND
+from fedtrain.plan import (
+    build_record_plan,
+    build_site_plan,
+    compute_planned_site_cost,
+    compute_spent,
+    make_entry,
+    sends_metrics,
+)
+from fedtrain.privacy.accounting import PrivacyCost
+from fedtrain.protocol import (
+    PARAMETERS,
+    PREPARATION_TEXT,
+    SERVER_ROUND,
+    TRAIN_LOSS,
+    UPDATE_NORM,
+)
 from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.metrics import compute_metrics
@@ -93,6 +108,8 @@ class Rounds:
             self._config.federation, learning_rate=self._config.training.learning_rate
         )
         self._plan = build_record_plan(self._config)
+        self._site_plan = build_site_plan(self._config)
+        self._clip = None if self._site_plan is None else self._site_plan.make_adaptive_clip()
         self._secure = self._make_secure_grid()
         self._folds = needs_average_only(self._config.federation.strategy)
         self._spent = {member.name: 0 for member in setting.members}
@@ -121,6 +138,9 @@ class Rounds:
             return vector
         arrays = self._run.load_checkpoint()
         restore_state(self._strategy, arrays)
+        if self._clip is not None:
+            norm = float(arrays[UPDATE_NORM][0])
+            self._clip = replace(self._clip, max_update_norm=norm)
         for entry in self._run.read_ledger():
             self._spent[entry.site] += 1
         return arrays[PARAMETERS]
@@ -132,14 +152,14 @@ class Rounds:
         evaluation = self._evaluate(round_, trained.vector)
         metrics |= evaluation.metrics
         metrics["bytes_up"] += evaluation.bytes_up
-        metrics |= self._account()
+        metrics |= self._account(round_)
         seconds = time.perf_counter() - started
         metrics["seconds"] = round(seconds, 6)
         if evaluation.metrics or round_ == self._config.federation.rounds:
-            self._run.write_json("sites.json", self._describe_sites(evaluation))
+            self._run.write_json("sites.json", self._describe_sites(round_, evaluation))
         self._run.commit(
             round=round_,
-            arrays={PARAMETERS: trained.vector} | read_state(self._strategy),
+            arrays={PARAMETERS: trained.vector} | read_state(self._strategy) | self._save_clip(),
             metrics=metrics,
             ledger=trained.ledger,
             transcript=[] if self._secure is None else self._secure.take_transcript(),
@@ -155,7 +175,11 @@ class Rounds:
         """Return the next global model, or the old one where the round is void."""
         federation = self._config.federation
         cohort = draw_cohort(
-            self._setting.members, federation, seed=self._config.run.seed, round=round_
+            self._setting.members,
+            federation,
+            seed=self._config.run.seed,
+            round=round_,
+            simulated=self._setting.simulated,
         )
         messages = self._configure(round_, vector, cohort)
         tally, kept = Tally(), list[Message]()
@@ -172,12 +196,17 @@ class Rounds:
             "bytes_up": tally.bytes_up,
             "bytes_down": tally.bytes_down,
         } | self._describe_secure(messages)
-        if train_loss is not None:
-            metrics["train_loss"] = float(train_loss["train_loss"])  # type: ignore[arg-type]
+        if train_loss is not None and TRAIN_LOSS in train_loss:
+            metrics["train_loss"] = float(train_loss[TRAIN_LOSS])  # type: ignore[arg-type]
+        if self._clip is not None:
+            metrics["update_norm"] = self._clip.max_update_norm
         ledger = self._record(round_, cohort if messages else (), tally)
         if aggregated is None:
             log.warning("round_void round=%d survivors=%d", round_, tally.survivors)
             return Trained(vector, metrics, ledger)
+        below = None if self._secure is None else self._get_secure().get_last().below
+        if self._clip is not None and below is not None:
+            self._clip = self._clip.update(below)
         result = read_vector(aggregated)
         if not np.isfinite(result).all():
             raise RunFailedError(
@@ -196,6 +225,7 @@ class Rounds:
             names=self._names,
             size=size,
             equal=federation.weighting == "equal",
+            with_loss=sends_metrics(self._config),
         )
         if not self._folds:
             return [reply for reply, _ in usable]
@@ -236,6 +266,7 @@ class Rounds:
             digest=self._run.state.digest,
             classes=len(self._setting.preparation.label_names),
             threads=os.cpu_count() or 1,
+            simulated=self._setting.simulated,
         )
 
     def _get_secure(self) -> SecureGrid:
@@ -256,7 +287,10 @@ class Rounds:
                 continue
             entry = entries.get(name)
             if entry is None or entry.round != round_:
-                entry = make_entry(self._plan, site=name, round=round_, update_digest=None)
+                share = None if self._secure is None else self._get_secure().get_last().share
+                entry = make_entry(
+                    self._plan, site=name, round=round_, update_digest=None, share=share
+                )
             self._spent[name] += 1
             lines.append(entry.to_json())
         return lines
@@ -268,7 +302,7 @@ class Rounds:
         messages = self._strategy.configure_train(
             round_,
             to_array_record(vector),
-            ConfigRecord(dict(self._base)),
+            self._make_record(),
             CohortGrid(self._grid, [member.node_id for member in cohort]),
         )
         return sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
@@ -281,7 +315,7 @@ class Rounds:
             return Evaluation()
         data = self._config.data
         result = Evaluation()
-        if data.validation_fraction or data.test_fraction:
+        if sends_metrics(self._config) and (data.validation_fraction or data.test_fraction):
             config = ConfigRecord(dict(self._base))
             config[SERVER_ROUND] = round_
             nodes = [member.node_id for member in self._setting.members]
@@ -304,20 +338,38 @@ class Rounds:
             result.metrics |= {f"test_{name}": value for name, value in own.items()}
         return result
 
-    def _account(self) -> Metrics:
-        """Return what the site that took part most often has spent so far."""
-        cost = compute_planned_cost(self._config, max(self._spent.values()))
-        if cost is None:
-            return {}
-        metrics: Metrics = {"delta": cost.delta}
-        if np.isfinite(cost.epsilon):  # JSON has no infinity: absent means unbounded
-            metrics["epsilon"] = cost.epsilon
+    def _make_record(self) -> ConfigRecord:
+        """Return the config record of a round's train messages."""
+        record = ConfigRecord(dict(self._base))
+        if self._clip is not None:
+            record[UPDATE_NORM] = self._clip.max_update_norm
+        return record
+
+    def _save_clip(self) -> dict[str, NDArray[Any]]:
+        return {} if self._clip is None else {UPDATE_NORM: np.array([self._clip.max_update_norm])}
+
+    def _account(self, round_: int) -> Metrics:
+        """Return what was spent so far by the site that took part most often.
+
+        Of the config's first unit; then of the site, where both are protected; and, where sites
+        are sampled, what the coordinator and a cohort's own sites could hold against one.
+        """
+        config, most = self._config, max(self._spent.values())
+        metrics = _describe_cost(compute_spent(config, joined=most, done=round_), "")
+        if self._site_plan is None:
+            return metrics
+        if self._plan is not None:
+            done = round_ if self._site_plan.samples else most
+            metrics |= _describe_cost(compute_planned_site_cost(config, done), "site_")
+        if self._site_plan.samples:
+            seen = compute_planned_site_cost(config, most, outside=False)
+            metrics |= _describe_cost(seen, "coordinator_")
         return metrics
 
-    def _describe_sites(self, evaluation: Evaluation) -> list[dict[str, Any]]:
+    def _describe_sites(self, round_: int, evaluation: Evaluation) -> list[dict[str, Any]]:
         """Return each site's own spending and its own metrics, by name."""
         costs = {
-            rounds: compute_planned_cost(self._config, rounds)
+            rounds: compute_spent(self._config, joined=rounds, done=round_)
             for rounds in set(self._spent.values())
         }
         described = []
@@ -340,6 +392,16 @@ class Rounds:
     def _largest_cohort(self) -> int:
         federation, sites = self._config.federation, len(self._setting.members)
         return min(federation.sites_per_round or sites, sites)
+
+
+def _describe_cost(cost: PrivacyCost | None, prefix: str) -> Metrics:
+    """Return a cost as metrics; JSON has no infinity: an absent epsilon means unbounded."""
+    if cost is None:
+        return {}
+    metrics: Metrics = {f"{prefix}delta": cost.delta}
+    if np.isfinite(cost.epsilon):
+        metrics[f"{prefix}epsilon"] = cost.epsilon
+    return metrics
 
 
 def describe_line(metrics: Mapping[str, Any]) -> list[str]:

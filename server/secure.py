@@ -7,7 +7,6 @@ metric sums, or none where the round is void. Strategies that need an average on
 Shapes: d parameters, m elements of the encoded vector.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,16 +16,17 @@ from flwr.serverapp import Grid
 
 from fedtrain.aggregation import (
     build_evaluation_encoding,
-    build_training_encoding,
+    compute_model_digest,
     decode_evaluation,
-    decode_training,
-    get_max_weight,
     name_run,
 )
 from fedtrain.config import Config, to_canonical
 from fedtrain.params import Vector
+from fedtrain.plan import get_threshold
+from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import (
     ARRAYS,
+    CONFIG,
     EVALUATION,
     METRICS,
     PARAMETERS,
@@ -36,6 +36,7 @@ from fedtrain.protocol import (
     TEST_SUMS,
     TRAIN_LOSS,
     TRAINING,
+    UPDATE_NORM,
     VALIDATION_SUMS,
     WEIGHT,
 )
@@ -48,8 +49,8 @@ from fedtrain.secagg.messages import (
     RoundContext,
     SignedRoster,
 )
-from fedtrain.secagg.policy import compute_default_threshold
 from fedtrain.secagg.roster import compute_roster_digest
+from fedtrain.training_vector import TrainingVector
 
 from .flower import CohortGrid, hold, read_array
 from .stages import Exchanger, SecureRound
@@ -74,6 +75,7 @@ class SecureGrid(CohortGrid):
         digest: str,
         classes: int,
         threads: int = 1,
+        simulated: bool = True,
     ) -> None:
         """Decorate a grid.
 
@@ -85,6 +87,7 @@ class SecureGrid(CohortGrid):
             digest: Of the config.
             classes: C.
             threads: How many remove masks.
+            simulated: Whether the coordinator's noise comes from the run's seed.
         """
         super().__init__(grid, list(names))
         self._config = config
@@ -95,8 +98,10 @@ class SecureGrid(CohortGrid):
         self._digest = digest
         self._classes = classes
         self._threads = threads
+        self._simulated = simulated
         self.last: SecureRound | None = None
         self._transcript: list[str] = []
+        self._round = 0
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -113,7 +118,7 @@ class SecureGrid(CohortGrid):
     ) -> list[Message]:
         content = messages[0].content
         cohort = tuple(sorted(self._names[m.metadata.dst_node_id] for m in messages))
-        threshold = self._section.threshold or compute_default_threshold(len(cohort))
+        threshold = get_threshold(self._config, len(cohort))
         self.last = SecureRound(purpose, cohort, threshold)
         if len(cohort) < self._section.min_cohort:  # a small Poisson cohort: nobody is asked
             self.last.void = (
@@ -121,9 +126,19 @@ class SecureGrid(CohortGrid):
             )
             self.last.declined = set(cohort)
             return []
+        self._round = int(content.config_records[CONFIG][SERVER_ROUND])  # type: ignore[arg-type]
         exchanger = Exchanger(self._grid, self._nodes, content, secure=self.last, timeout=timeout)
         vector: Vector = read_array(content.array_records[ARRAYS], PARAMETERS, dtype="float32")
-        encoding = self._build_encoding(purpose, len(vector), len(cohort))
+        clip = _read_clip(exchanger.record)
+        layout = None
+        if purpose == TRAINING:
+            layout = TrainingVector(self._config, size=len(vector), cohort=len(cohort), clip=clip)
+            self.last.share = layout.share
+            encoding = layout.encoding
+        else:
+            encoding = build_evaluation_encoding(
+                self._config, classes=self._classes, cohort=len(cohort)
+            )
         try:
             if self._section.mode == "protocol":
                 total = self._run_protocol(exchanger, vector, encoding)
@@ -136,34 +151,30 @@ class SecureGrid(CohortGrid):
         finally:
             self.last.bytes_up, self.last.bytes_down = exchanger.bytes_up, exchanger.bytes_down
             self.last.declined = exchanger.declined
-        survivors = len(self.last.survivors)
-        reply = self._decode(purpose, encoding, total, survivors=survivors, start=vector)
+        if layout is not None:
+            reply = self._decode_training(layout, total, vector)
+        else:
+            reply = self._decode_evaluation(encoding, total)
         return [Message(reply, reply_to=messages[0])]
 
-    def _build_encoding(self, purpose: str, size: int, cohort: int) -> VectorEncoding:
-        if purpose == TRAINING:
-            return build_training_encoding(self._config, size=size, cohort=cohort)
-        return build_evaluation_encoding(self._config, classes=self._classes, cohort=cohort)
+    def _decode_training(self, layout: TrainingVector, total: Words, start: Vector) -> RecordDict:
+        """Return the content of the one reply, as strategies read it."""
+        last = self.get_last()
+        noise = self._make_generator()
+        result = layout.decode(total, survivors=len(last.survivors), noise=noise)
+        last.below = result.below
+        metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: result.weight}
+        if result.train_loss is not None:
+            metrics[TRAIN_LOSS] = result.train_loss
+        arrays = hold({PARAMETERS: start + result.average})
+        return RecordDict({ARRAYS: arrays, METRICS: MetricRecord(metrics)})
 
-    def _decode(
-        self,
-        purpose: str,
-        encoding: VectorEncoding,
-        total: Words,
-        *,
-        survivors: int,
-        start: Vector,
-    ) -> RecordDict:
-        """Return the content of the one reply, as strategies and the evaluation read it."""
-        if purpose == EVALUATION:
-            validation, test = decode_evaluation(encoding, total, survivors=survivors)
-            sums = {VALIDATION_SUMS: validation, TEST_SUMS: test}
-            return RecordDict({ARRAYS: hold(sums), METRICS: MetricRecord({WEIGHT: 1})})
-        result = decode_training(
-            encoding, total, survivors=survivors, max_weight=get_max_weight(self._config)
-        )
-        metrics = MetricRecord({WEIGHT: result.weight, TRAIN_LOSS: result.train_loss})
-        return RecordDict({ARRAYS: hold({PARAMETERS: start + result.average}), METRICS: metrics})
+    def _decode_evaluation(self, encoding: VectorEncoding, total: Words) -> RecordDict:
+        """Return the content of the one reply, as the evaluation reads it."""
+        survivors = len(self.get_last().survivors)
+        validation, test = decode_evaluation(encoding, total, survivors=survivors)
+        sums = {VALIDATION_SUMS: validation, TEST_SUMS: test}
+        return RecordDict({ARRAYS: hold(sums), METRICS: MetricRecord({WEIGHT: 1})})
 
     def _run_protocol(
         self, exchanger: "Exchanger", vector: Vector, encoding: VectorEncoding
@@ -239,13 +250,19 @@ class SecureGrid(CohortGrid):
             attempt=0,
             roster_digest=compute_roster_digest(self._roster),
             config_digest=bytes.fromhex(self._digest),
-            model_digest=hashlib.sha256(vector.tobytes()).digest(),
+            model_digest=compute_model_digest(vector, _read_clip(record)),
             cohort=last.cohort,
             threshold=last.threshold,
             length=encoding.length,
             ring_bits=encoding.ring_bits,
             neighbours=plan.neighbours,
         )
+
+    def _make_generator(self) -> SecureGenerator:
+        """Return the source of the noise that hides a cohort's size."""
+        if not self._simulated:
+            return SecureGenerator.from_system()
+        return SecureGenerator.from_seed(self._config.run.seed, "top up", self._round)
 
     def take_transcript(self) -> list[str]:
         """Return the transcript's lines since they were last taken."""
@@ -257,3 +274,9 @@ class SecureGrid(CohortGrid):
         if self.last is None:
             raise RuntimeError("no secure sum was begun")
         return self.last
+
+
+def _read_clip(record: ConfigRecord) -> float | None:
+    """Return the round's adaptive clip, where there is one."""
+    value = record.get(UPDATE_NORM)
+    return float(value) if isinstance(value, int | float) else None

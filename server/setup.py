@@ -60,6 +60,7 @@ class Setting:
         base: Keys that every message's config record carries.
         roster: The sites' identities, signed by the federation's root; None without secure
             aggregation.
+        simulated: Whether every draw comes from the run's seed.
     """
 
     members: tuple[Member, ...]
@@ -67,6 +68,7 @@ class Setting:
     model: nn.Module
     base: dict[str, str]
     roster: SignedRoster | None = None
+    simulated: bool = True
 
     def get_roster(self) -> SignedRoster:
         """Return the federation's roster, which secure aggregation needs."""
@@ -75,7 +77,7 @@ class Setting:
         return self.roster
 
 
-def set_up(grid: Grid, config: Config) -> Setting:
+def set_up(grid: Grid, config: Config, *, simulated: bool = True) -> Setting:
     """Ask every node who it is, and make the preparation and the start model.
 
     Raises:
@@ -114,7 +116,8 @@ def set_up(grid: Grid, config: Config) -> Setting:
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
     members = tuple(member for member, _ in descriptions)
-    return Setting(members, preparation, model, base, _make_roster(config, members))
+    roster = _make_roster(config, members)
+    return Setting(members, preparation, model, base, roster, simulated)
 
 
 def _make_roster(config: Config, members: Sequence[Member]) -> SignedRoster | None:

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from fedtrain.errors import AuditError, PeerError
 from fedtrain.privacy.ledger import LedgerEntry
+from fedtrain.privacy.site_noise import NoiseShare
 from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
@@ -57,6 +58,8 @@ class SecureRound:
         void: Why there is no sum; None where there is one.
         declined: Sites that said in words that they take no part.
         entries: Ledger entries of the survivors.
+        share: The noise that each site was to add; None without site-level privacy.
+        below: Noised sum of the clipping bits; None where the clip does not adapt.
         bytes_up: Payload from the sites.
         bytes_down: Payload to the sites.
     """
@@ -68,6 +71,8 @@ class SecureRound:
     void: str | None = None
     declined: set[str] = field(default_factory=set)
     entries: dict[str, LedgerEntry] = field(default_factory=dict)
+    share: NoiseShare | None = None
+    below: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
 

@@ -1,10 +1,23 @@
 """What a scenario would run and cost, said without running it."""
 
+from collections.abc import Callable
+from typing import Final
+
 from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
-from fedtrain.plan import build_record_plan, compute_planned_cost
-from fedtrain.report.privacy import NO_PRIVACY
+from fedtrain.plan import (
+    RecordPlan,
+    build_record_plan,
+    build_site_plan,
+    compute_mean_noise,
+    compute_planned_cost,
+    compute_planned_site_cost,
+    sends_metrics,
+)
+from fedtrain.privacy.accounting import PrivacyCost
+from fedtrain.privacy.site_noise import SitePlan
+from fedtrain.report.privacy import NO_PRIVACY, UNCOVERED
 from fedtrain.report.tables import (
     format_bytes,
     format_count,
@@ -17,16 +30,23 @@ from fedtrain.secagg.policy import compute_default_threshold
 from .opening import Opened
 
 _SHOWN_ROUNDS = 6
+# Noise of a mean update, as a share of the clip on every coordinate, from which it is warned of.
+SWAMPED: Final = 0.05
 
 
 def render_check(opened: Opened) -> RenderableType:
     """Return what would run, as tables for a person."""
     config = opened.config
     parts: list[RenderableType] = [make_facts(_describe_run(opened))]
-    if build_record_plan(config) is None:
+    record, site = build_record_plan(config), build_site_plan(config)
+    if record is not None:
+        parts.append(_tabulate_records(config, record))
+    if site is not None:
+        parts.append(_tabulate_sites(config, site))
+    if record is None and site is None:
         parts.append(NO_PRIVACY[config.secure_aggregation.mode])
-    else:
-        parts.append(_tabulate_epsilon(config))
+    elif sends_metrics(config):
+        parts.append(f"\nNot covered: {UNCOVERED}.")
     return Group(*parts)
 
 
@@ -64,17 +84,48 @@ def _describe_secure_sum(config: Config, cohort: int) -> str:
     return f"{section.mode}, {threshold} of {cohort} sites needed"
 
 
-def _tabulate_epsilon(config: Config) -> RenderableType:
-    rounds, privacy = config.federation.rounds, config.privacy
+def _tabulate_records(config: Config, plan: RecordPlan) -> RenderableType:
+    privacy = config.privacy
+    return Group(
+        f"\nWhat a site pays, by the rounds that it takes part in: {plan.unit}-level privacy, delta"
+        f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
+        f" {plan.noise_multiplier:g}, clip {plan.max_grad_norm:g}.",
+        _tabulate(config, lambda rounds: compute_planned_cost(config, rounds)),
+    )
+
+
+def _tabulate_sites(config: Config, plan: SitePlan) -> RenderableType:
+    """Say what a site's guarantee costs, and how much noise it puts on the model."""
+    whom = "for those who see the models only" if plan.samples else "by the rounds that it joins"
+    return Group(
+        f"\nWhat is paid for a whole site, {whom}: delta {config.privacy.site.target_delta:g},"
+        f" {config.privacy.neighbouring_relation}, noise multiplier {plan.noise_multiplier:g},"
+        f" clip {plan.max_update_norm:g}.",
+        _tabulate(config, lambda rounds: compute_planned_site_cost(config, rounds)),
+        _describe_noise(config, plan),
+    )
+
+
+def _describe_noise(config: Config, plan: SitePlan) -> str:
+    """Say how large the noise of a round's mean update is beside the clip."""
+    relative = compute_mean_noise(config, plan)
+    text = (
+        f"\nNoise on every coordinate of a round's mean update: {relative:.2g} of the clip, over"
+        f" {plan.divisor:g} sites a round."
+    )
+    if relative > SWAMPED:
+        text += (
+            " That swamps the update: a whole site can be hidden among hundreds, not among"
+            f" {plan.divisor:g}. Take more sites, or privacy.unit = 'record'."
+        )
+    return text
+
+
+def _tabulate(config: Config, compute: Callable[[int], PrivacyCost | None]) -> RenderableType:
+    rounds = config.federation.rounds
     shown = sorted({max(1, rounds * i // _SHOWN_ROUNDS) for i in range(_SHOWN_ROUNDS + 1)})
-    costs = [(n, compute_planned_cost(config, n)) for n in shown]
-    table = make_table(
+    costs = [(n, compute(n)) for n in shown]
+    return make_table(
         ("rounds", "epsilon"),
         [(str(n), format_epsilon(cost.epsilon)) for n, cost in costs if cost is not None],
     )
-    sentence = (
-        f"\nWhat a site pays, by the rounds that it takes part in: record-level privacy, delta"
-        f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
-        f" {privacy.noise_multiplier:g}, clip {privacy.max_grad_norm:g}."
-    )
-    return Group(sentence, table)

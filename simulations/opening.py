@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedtrain.aggregation import build_evaluation_encoding, build_training_encoding
+from fedtrain.aggregation import build_evaluation_encoding
 from fedtrain.config import Config, build_config, load_config
 from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.shards import Shards
@@ -22,6 +22,7 @@ from fedtrain.plan import resolve
 from fedtrain.scenarios import find_scenario
 from fedtrain.seeds import make_torch_generator
 from fedtrain.training.trial import verify_trainable
+from fedtrain.training_vector import TrainingVector
 
 from .loading import load_app, refer_to_sibling
 
@@ -114,7 +115,7 @@ def _verify_ring(config: Config, size: int, *, classes: int) -> None:
         return
     sites = config.partition.sites or 0
     cohort = config.federation.sites_per_round or sites
-    build_training_encoding(config, size=size, cohort=cohort)
+    TrainingVector(config, size=size, cohort=cohort)
     build_evaluation_encoding(config, classes=classes, cohort=sites)
 
 

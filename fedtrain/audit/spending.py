@@ -6,10 +6,20 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from fedtrain.audit.evidence import Evidence
+from fedtrain.audit.files import read_vectors
 from fedtrain.audit.sums import TRAINING
 from fedtrain.errors import AuditError
-from fedtrain.plan import build_record_plan, compute_planned_cost, make_entry
+from fedtrain.plan import (
+    build_record_plan,
+    build_site_plan,
+    compute_planned_site_cost,
+    compute_spent,
+    make_entry,
+)
+from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.privacy.ledger import LedgerEntry, compute_costs
+from fedtrain.privacy.site_noise import NoiseShare
+from fedtrain.training_vector import TrainingVector
 
 # Another processor or another version of the accountant's libraries may round otherwise.
 TOLERANCE: Final = 1e-9
@@ -19,12 +29,17 @@ MAX_LINES: Final = 200  # epsilons of so many rounds are recomputed, besides the
 def check_ledger(evidence: Evidence) -> int:
     """Check the ledger's lines against the config's mechanism and the rounds' cohorts."""
     plan = build_record_plan(evidence.config)
+    shares = _compute_shares(evidence)
     seen: set[tuple[str, int]] = set()
     last = 1
     for number, entry in enumerate(evidence.ledger, start=1):
         where = f"ledger.jsonl: line {number}"
         due = make_entry(
-            plan, site=entry.site, round=entry.round, update_digest=entry.update_digest
+            plan,
+            site=entry.site,
+            round=entry.round,
+            update_digest=entry.update_digest,
+            share=shares.get(entry.round),
         )
         if entry != due:
             raise AuditError(f"{where}: another mechanism than the config's")
@@ -75,7 +90,6 @@ def check_releases(evidence: Evidence) -> int:
 
 def check_epsilons(evidence: Evidence) -> int:
     """Recompute the epsilon of the rounds' lines from the ledger, and with it its delta."""
-    private = evidence.config.privacy.unit != "none"
     spent, most = Counter[str](), 0
     by_round: dict[int, list[LedgerEntry]] = {}
     for entry in evidence.ledger:
@@ -87,12 +101,7 @@ def check_epsilons(evidence: Evidence) -> int:
         most = max(spent.values(), default=0)
         if line["round"] % step and line is not evidence.metrics[-1]:
             continue
-        where = f"metrics.jsonl: round {line['round']}"
-        cost = compute_planned_cost(evidence.config, most)
-        _compare(line.get("epsilon"), None if cost is None else cost.epsilon, where)
-        delta = evidence.config.privacy.target_delta if private else None
-        if line.get("delta") != delta:
-            raise AuditError(f"{where}: delta = {line.get('delta')}, due is {delta}")
+        _check_spent(evidence, line, most)
         count += 1
     _check_accountant(evidence)
     return count
@@ -127,9 +136,14 @@ def compute_site_epsilons(
     evidence: Evidence, entries: Iterable[LedgerEntry]
 ) -> dict[str, float | None]:
     """Return each site's epsilon by its ledger lines; under "" that of a site without any."""
-    privacy = evidence.config.privacy
-    if privacy.unit == "none":
-        return dict.fromkeys({entry.site for entry in entries} | {""})
+    privacy, done = evidence.config.privacy, find_last_written(evidence) or 0
+    if not privacy.covers_records:
+        rounds = Counter(entry.site for entry in entries)
+        spent = {
+            site: compute_spent(evidence.config, joined=joined, done=done)
+            for site, joined in (*rounds.items(), ("", 0))
+        }
+        return {site: None if cost is None else cost.epsilon for site, cost in spent.items()}
     costs = compute_costs(
         entries,
         delta=privacy.target_delta,
@@ -147,6 +161,42 @@ def find_last_written(evidence: Evidence) -> int | None:
     return None
 
 
+def _compute_shares(evidence: Evidence) -> dict[int, NoiseShare | None]:
+    """Return the noise that a site was to add in each round, under site-level privacy."""
+    if build_site_plan(evidence.config) is None:
+        return {}
+    size = len(read_vectors(evidence)["last"])
+    least = evidence.config.secure_aggregation.min_cohort
+    return {
+        line["round"]: TrainingVector(
+            evidence.config, size=size, cohort=line["cohort"], clip=line.get("update_norm")
+        ).share
+        for line in evidence.metrics
+        if line["cohort"] >= least
+    }
+
+
+def _check_spent(evidence: Evidence, line: dict[str, Any], most: int) -> None:
+    """Check a round's epsilons and deltas: of the first unit, of both, and by the coordinator."""
+    config, done = evidence.config, line["round"]
+    costs = {"": compute_spent(config, joined=most, done=done)}
+    plan = build_site_plan(config)
+    if plan is not None and config.privacy.covers_records:
+        costs["site_"] = compute_planned_site_cost(config, done if plan.samples else most)
+    if plan is not None and plan.samples:
+        costs["coordinator_"] = compute_planned_site_cost(config, most, outside=False)
+    for prefix in ("", "site_", "coordinator_"):
+        _check_cost(line, prefix, costs.get(prefix))
+
+
+def _check_cost(line: dict[str, Any], prefix: str, cost: PrivacyCost | None) -> None:
+    where = f"metrics.jsonl: round {line['round']}"
+    epsilon, delta = (None, None) if cost is None else (cost.epsilon, cost.delta)
+    _compare(line.get(f"{prefix}epsilon"), epsilon, where)
+    if line.get(f"{prefix}delta") != delta:
+        raise AuditError(f"{where}: {prefix}delta = {line.get(f'{prefix}delta')}, due is {delta}")
+
+
 def _check_counts(evidence: Evidence) -> None:
     """Check that a round's lines are at least its survivors and at most its cohort."""
     lines = Counter(entry.round for entry in evidence.ledger)
@@ -160,7 +210,8 @@ def _check_counts(evidence: Evidence) -> None:
 
 
 def _check_accountant(evidence: Evidence) -> None:
-    cost = compute_planned_cost(evidence.config)
+    rounds = evidence.config.federation.rounds
+    cost = compute_spent(evidence.config, joined=rounds, done=rounds)
     due = None if cost is None else cost.accountant
     if evidence.metrics and evidence.state.accountant != due:
         raise AuditError(f"state.json: accountant = {evidence.state.accountant}, due is {due}")

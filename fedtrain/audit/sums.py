@@ -4,20 +4,22 @@ import hashlib
 from typing import Any, Final
 
 from fedtrain.aggregation import (
+    bind_clip,
     build_evaluation_encoding,
-    build_training_encoding,
     name_run,
 )
 from fedtrain.audit.evidence import Evidence, SecureSum, read_roster
 from fedtrain.audit.files import compute_threshold, read_vectors
 from fedtrain.config import DEFAULT_PROXIMAL_MU, compute_digest, to_canonical
 from fedtrain.errors import AuditError
+from fedtrain.plan import sends_metrics
 from fedtrain.secagg.codec import decode
 from fedtrain.secagg.graph import plan_graph
 from fedtrain.secagg.messages import AdvertisementList, SignatureList
 from fedtrain.secagg.roster import compute_roster_digest, verify_roster
 from fedtrain.secagg.simulated import make_root, make_signed_roster
 from fedtrain.secagg.transcript import verify_transcript
+from fedtrain.training_vector import TrainingVector
 
 TRAINING: Final = "train"
 EVALUATION: Final = "evaluate"
@@ -95,17 +97,23 @@ def check_contexts(evidence: Evidence) -> int:
 def check_models(evidence: Evidence) -> int:
     """Check that each sum was over the model that the sum before it left behind.
 
-    A void round leaves its model as it was; the last evaluation was of the last checkpoint.
+    A void round leaves its model as it was; the last evaluation was of the last checkpoint. An
+    adaptive clip is bound to the model that it was sent with.
     """
+    clips = {line["round"]: line.get("update_norm") for line in evidence.metrics}
     current: bytes | None = None
     best, state = None, evidence.state
     for one in evidence.sums:
         digest = one.context.model_digest
-        if current is not None and digest != current:
+        clip = clips.get(one.context.round) if one.purpose == TRAINING else None
+        if current is not None and digest != bind_clip(current, clip):
             raise AuditError(f"{one.name}: over another model than the sum before it left")
         if one.purpose == EVALUATION and one.context.round == state.best_round:
             best = digest
-        current = None if one.purpose == TRAINING and not _is_void(evidence, one) else digest
+        if one.purpose == TRAINING and not _is_void(evidence, one):
+            current = None
+        elif clip is None:
+            current = digest
     vectors = read_vectors(evidence)
     for name, signed in (("last", current), ("best", best)):
         if signed is None or name not in vectors:
@@ -136,6 +144,7 @@ def is_evaluated(evidence: Evidence, round_: int) -> bool:
     """Say whether sites are asked to evaluate in a round."""
     data, every = evidence.config.data, evidence.config.federation.evaluate_every
     due = round_ == evidence.config.federation.rounds or (every > 0 and round_ % every == 0)
+    due = due and sends_metrics(evidence.config)
     return due and bool(data.validation_fraction or data.test_fraction)
 
 
@@ -209,7 +218,7 @@ def _compute_length(evidence: Evidence, one: SecureSum) -> int:
     cohort = len(one.context.cohort)
     if one.purpose == TRAINING:
         size = len(read_vectors(evidence)["last"])
-        return build_training_encoding(evidence.config, size=size, cohort=cohort).length
+        return TrainingVector(evidence.config, size=size, cohort=cohort).encoding.length
     if evidence.state.status != "finished":
         return one.context.length
     names = evidence.read_json("model.json").get("label_names")

@@ -15,6 +15,7 @@ from fedtrain.errors import AuditError
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
 from fedtrain.privacy.events import MAX_STEPS, Event, PoissonSampledGaussian, Unprotected
 from fedtrain.privacy.renyi import NeighbouringRelation
+from fedtrain.privacy.site_noise import NoiseShare
 
 _PARAMETERS = (
     "noise_multiplier",
@@ -38,6 +39,8 @@ class LedgerEntry(BaseModel):
         steps: Steps of this round.
         max_grad_norm: L2 clip of a record's gradient.
         expected_batch_size: What each noisy sum was divided by.
+        noise_share: The noise that the site added inside the secure sum; None without site-level
+            privacy.
         update_digest: SHA-256 of what was released, in hex; None for a plain update without
             protection, and where a site was asked and no answer came: it may have released one,
             and so has spent.
@@ -62,6 +65,7 @@ class LedgerEntry(BaseModel):
     steps: int | None = Field(None, ge=0, le=MAX_STEPS)
     max_grad_norm: float | None = Field(None, gt=0)
     expected_batch_size: float | None = Field(None, gt=0)
+    noise_share: NoiseShare | None = None
     update_digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     site_head: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     site_index: int | None = Field(None, ge=0, le=2**53)

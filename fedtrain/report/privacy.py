@@ -1,4 +1,4 @@
-"""The sentence on privacy that goes with every result."""
+"""The sentences on privacy that go with every result."""
 
 from typing import Any, Final
 
@@ -18,14 +18,24 @@ NO_PRIVACY: Final = {
         " site is not limited."
     ),
 }
-NOT_COVERED: Final = (
-    "Not covered: the metrics that sites report (loss, accuracy and the like come from unprotected"
-    " data), the choice of settings, and a person who has several records."
-)
-RELATIONS: Final = {
-    "add_remove": "adding or removing one record",
-    "replace_one": "replacing one record",
+UNITS: Final = {
+    "record": "one record of a site",
+    "person": "one person with all records at a site",
+    "site": "one whole site",
 }
+RELATIONS: Final = {
+    "add_remove": "adding or removing {}",
+    "replace_one": "replacing {}",
+}
+UNCOVERED: Final = (
+    "the metrics that sites report (loss, accuracy and the like come from unprotected data)"
+)
+SEVERAL_RECORDS: Final = "a person who has several records"
+SEVERAL_SITES: Final = "a person with records at several sites, whose epsilons add up"
+NO_KEYS: Final = (
+    "The mode is arithmetic: the coordinator saw each vector with its own share of the noise only,"
+    " so that nothing holds against it."
+)
 
 
 def describe_privacy(run: Run) -> str:
@@ -38,25 +48,19 @@ def describe_privacy(run: Run) -> str:
         Sentences. An epsilon is named only with its delta, unit, relation and accountant.
     """
     privacy = run.config.get("privacy", {})
-    if privacy.get("unit", "none") == "none":
+    unit = str(privacy.get("unit", "none"))
+    if unit == "none":
         return NO_PRIVACY[get_mode(run)]
-    epsilon, delta = run.get_last("epsilon"), run.get_last("delta")
+    first = unit.partition("_")[0]
     if not run.metrics:
-        return "Differential privacy for one record of a site: no round is done, nothing is spent."
-    if epsilon is None or delta is None or not _is_current(run):
-        return (
-            "No guarantee: the spent epsilon is not finite or not recorded"
-            f" (noise_multiplier = {privacy.get('noise_multiplier', 'unknown')})."
-        )
-    relation = str(privacy.get("neighbouring_relation", "unknown"))
-    return (
-        f"Differential privacy for one record of a site: epsilon = {format_epsilon(epsilon)} at"
-        f" delta = {delta:g} for rounds 1 to {run.rounds_done}, the maximum over the sites"
-        f" (relation {relation}, accountant {find_accountant(run)}). That is:"
-        f" {RELATIONS.get(relation, relation)} at a site changes the probability of whatever the"
-        " site's updates can show by at most a factor of exp(epsilon), up to delta."
-        f"{_describe_target(privacy)} {NOT_COVERED}"
-    )
+        return f"Differential privacy for {UNITS[first]}: no round is done, nothing is spent."
+    parts = [_describe_first(run, privacy, first)]
+    if unit.endswith("_site"):
+        parts.append(_describe_second(run))
+    if unit.endswith("site"):
+        parts.append(_describe_sums(run))
+    parts.append(_describe_rest(privacy, first))
+    return " ".join(part for part in parts if part)
 
 
 def find_accountant(run: Run) -> str:
@@ -65,10 +69,76 @@ def find_accountant(run: Run) -> str:
     return str(run.state.get("accountant") or last.get("accountant") or "not recorded")
 
 
+def _describe_first(run: Run, privacy: dict[str, Any], unit: str) -> str:
+    epsilon, delta = run.get_last("epsilon"), run.get_last("delta")
+    table = privacy.get("site", {}) if unit == "site" else privacy
+    if epsilon is None or delta is None or not _is_current(run):
+        return (
+            "No guarantee: the spent epsilon is not finite or not recorded"
+            f" (noise_multiplier = {table.get('noise_multiplier', 'unknown')})."
+        )
+    relation = str(privacy.get("neighbouring_relation", "unknown"))
+    if unit == "site":
+        change = "replacing a site's update by zeros" if relation == "add_remove" else relation
+        shown = "the models can show"
+    else:
+        change = f"{RELATIONS.get(relation, relation + ' {}').format('one ' + unit)} at a site"
+        shown = "the site's updates can show"
+    return (
+        f"Differential privacy for {UNITS[unit]}: epsilon = {format_epsilon(epsilon)} at"
+        f" delta = {delta:g} for rounds 1 to {run.rounds_done}, the maximum over the sites"
+        f" (relation {relation}, accountant {find_accountant(run)}). That is:"
+        f" {change} changes the probability of whatever {shown} by at most a factor of"
+        f" exp(epsilon), up to delta.{_describe_target(table)}"
+    )
+
+
+def _describe_second(run: Run) -> str:
+    epsilon, delta = run.get_last("site_epsilon"), run.get_last("site_delta")
+    if epsilon is None or delta is None:
+        return "No guarantee for a whole site: its epsilon is not finite."
+    return (
+        f"And for {UNITS['site']}: epsilon = {format_epsilon(epsilon)} at delta = {delta:g}"
+        " (accountant rdp)."
+    )
+
+
+def _describe_sums(run: Run) -> str:
+    """Say against whom the site's guarantee holds."""
+    if get_mode(run) == "arithmetic":
+        return NO_KEYS
+    corrupt = run.config.get("secure_aggregation", {}).get("corrupt_share", 0)
+    held = (
+        "The noise is in the sum that secure aggregation gives, enough of it by the fewest"
+        f" survivors even if {corrupt:.0%} of a cohort side with the coordinator."
+    )
+    coordinator, delta = run.get_last("coordinator_epsilon"), run.get_last("coordinator_delta")
+    if coordinator is None or delta is None:
+        return held
+    return (
+        f"{held} The site's epsilon counts the sampling of sites, which holds against those who"
+        " see the models and not who took part; against the coordinator, and sites of the same"
+        f" cohorts, it is {format_epsilon(coordinator)} at delta = {delta:g}."
+    )
+
+
+def _describe_rest(privacy: dict[str, Any], unit: str) -> str:
+    """Name what is not covered."""
+    rest = ["the choice of settings"]
+    if privacy.get("metrics") != "suppressed":
+        rest.insert(0, UNCOVERED)
+    if unit == "record":
+        rest.append(SEVERAL_RECORDS)
+    if unit == "person":
+        rest.append(SEVERAL_SITES)
+    *head, last = rest
+    return f"Not covered: {', '.join(head)}{', and ' if head else ''}{last}."
+
+
 def _is_current(run: Run) -> bool:
     return to_finite(run.metrics[-1].get("epsilon")) is not None
 
 
-def _describe_target(privacy: dict[str, Any]) -> str:
-    target = to_finite(privacy.get("target_epsilon"))
+def _describe_target(table: dict[str, Any]) -> str:
+    target = to_finite(table.get("target_epsilon"))
     return "" if target is None else f" The whole run was planned to cost at most {target:g}."
