@@ -1,16 +1,20 @@
 """Who masks with whom: everybody, or above 200 sites a sparse random graph.
 
 The sparse graph is Harary's: the sites on a ring in random order, each joined to the k/2 nearest
-on either side. Bell et al. 2020 (section 3.2) need of a graph, but for a probability of 2^-40:
+on either side. Bell et al. 2020 need of a graph, but for a probability of 2^-40:
 
 * no neighbourhood holds `threshold` corrupt sites (else they open a secret without the others);
 * each neighbourhood keeps `threshold` live sites (else a mask cannot be removed);
 * the honest survivors stay connected (else the masks of a part cancel by themselves). On a ring
   that is so if every k/2 sites in a row hold an honest survivor.
 
-Bell et al. let dropouts be random. A coordinator chooses them, so that each site besides counts
-the survivors in every k/2 sites in a row (the graph is public) and refuses a set that leaves one
-with fewer than `window_survivors`, more than the corrupt ones that can sit there.
+Two things differ from their protocol, whose numbers do not carry over. They let dropouts be random.
+A coordinator chooses them, so that each site besides counts the survivors in every k/2 sites in a
+row (the graph is public) and refuses a set that leaves one with fewer than `window_survivors`, more
+than the corrupt ones that can sit there. And against a server that lies about dropouts they want
+more than half of a neighbourhood in the threshold, so that no two halves of it open both secrets of
+a site. Here the survivors are signed by the whole cohort's threshold before anything is revealed,
+so that two survivor sets cannot both be, and the smaller threshold of an honest server is enough.
 
 With n sites, C = floor(corrupt_share n) and D = floor(dropout_share n), places in the ring are
 drawn without replacement, so that the corrupt ones among k others follow the hypergeometric law
@@ -24,8 +28,8 @@ A coordinator that could try g rings gains a factor g: the seed of the ring is a
 and signed advertisements, so that a try costs it an attempt with every site.
 
 References:
-    Bell, Bonawitz, Gascon, Lepoint, Raykova 2020 (eprint 2020/704), section 3 and lemmas on
-    HyperGeom(n, C, k) in its appendix; Chvatal 1979 for the tails, here computed exactly.
+    Bell, Bonawitz, Gascon, Lepoint, Raykova 2020 (eprint 2020/704): the random Harary graph, and
+    its degree from hypergeometric tails, which are computed exactly here.
 """
 
 import functools

@@ -6,7 +6,8 @@ derive different mask keys, so that their masks do not cancel, and their signatu
 at each other (the attack of Pasquini et al. 2022, which needs them to cancel).
 
 References:
-    RFC 5869 (HKDF), RFC 7748 (X25519), Pasquini, Francati, Ateniese 2022, section 6.
+    RFC 5869 (HKDF), RFC 7748 (X25519), Pasquini, Francati, Ateniese 2022
+    (arXiv:2111.07380): masks that depend on the model a site was shown.
 """
 
 import hashlib

@@ -15,7 +15,7 @@ MIN_COHORT: Final = 3
 
 
 def compute_default_threshold(cohort: int) -> int:
-    """Return the smallest t > 2n/3 (Bonawitz et al. 2017, section 6.2, against the server)."""
+    """Return the smallest t > 2n/3 (Bonawitz et al. 2017, for an active server)."""
     return 2 * cohort // 3 + 1
 
 
@@ -116,6 +116,12 @@ class SitePolicy:
                 f" {self.min_threshold_share:g} x {n}",
             )
         plan = plan_graph(n, dropout_share=self.dropout_share, corrupt_share=self.corrupt_share)
+        if plan.neighbours and 2 * t - n <= self.corrupt_share * n:
+            raise RefusalError(
+                "threshold",
+                f"threshold {t} of {n} lets {2 * t - n} corrupt sites sign two survivor sets; this"
+                f" site's policy allows for {self.corrupt_share:g} x {n}",
+            )
         if context.neighbours != plan.neighbours:
             raise RefusalError(
                 "graph",

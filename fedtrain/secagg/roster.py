@@ -2,7 +2,8 @@
 
 The coordinator relays keys; only a signature under a key that it does not hold shows that they
 were not exchanged on the way. The federation's root signs the roster once, each site pins root
-and roster in its kit (the PKI that Bonawitz et al. 2017, section 6.2, assume).
+and roster in its kit: the public key infrastructure that Bonawitz et al. 2017 assume against an
+active server.
 """
 
 from collections.abc import Mapping

@@ -89,7 +89,7 @@ class Federation:
     def draw_vectors(self, context):
         word = get_word_type(context.ring_bits)
         generator = SecureGenerator.from_seed(self.seed, "vectors", context.round)
-        limit = 2**context.ring_bits // len(context.cohort)
+        limit = 2**context.ring_bits // max(2, len(context.cohort))
         vectors = {}
         for site in context.cohort:
             words = generator.draw_bytes(4 * context.length).view("<u4") % limit

@@ -1,8 +1,9 @@
 """What a malicious coordinator may try, one test an attack; each ends in a refusal at the site.
 
-Where a check can be taken away, a second test shows that the attack then succeeds.
+`test_controls` and the tests named "would" take a check away: the attack then succeeds.
 """
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -219,6 +220,18 @@ def test_threshold_of_half_is_refused_by_every_policy():
     with refuses("threshold"):
         announce(federation.make_context(threshold=3), federation)
     announce(federation.make_context(threshold=4), federation)
+
+
+@pytest.mark.parametrize(("threshold", "refused"), [(112, True), (113, False)])
+def test_threshold_that_corrupt_sites_could_meet_twice_is_refused_in_a_sparse_graph(
+    threshold, refused
+):
+    """There a neighbourhood opens a secret: all rests on one survivor set, of 204, 20 corrupt."""
+    policy = Federation(204, min_threshold_share=0.5).policy
+    context = Federation(204).make_context(threshold=threshold)
+    digests = {"config_digest": CONFIG, "model_digest": MODEL}
+    with refuses("threshold") if refused else contextlib.nullcontext():
+        policy.check_context(context, VICTIM, **digests)
 
 
 def test_fewer_advertisements_than_the_threshold_are_refused():
