@@ -75,7 +75,6 @@ class Chain:
         self._last = b""
         self._head: Head | None = None
         self._public_key: bytes | None = None
-        self._is_broken = False
 
     @property
     def head(self) -> Head | None:
@@ -92,8 +91,6 @@ class Chain:
             AuditError: A line, named by its number from 1, does not hold.
             LedgerError: The file cannot be read.
         """
-        if self._is_broken:
-            raise LedgerError(f"{self._path}: a write failed; mend the disk and start again")
         with self._reporting():
             known = self._read_known()
             whole, _, torn = known.rpartition(b"\n")
@@ -112,10 +109,9 @@ class Chain:
         """Write an entry that follows the head; return when it is durable.
 
         Raises:
-            LedgerError: The disk refused; this object writes no more.
+            LedgerError: The disk refused; the ledger must be opened again.
         """
         line = entry.to_json().encode()
-        self._is_broken = True
         with self._reporting(), self._path.open("ab", buffering=0) as file:
             try:
                 _write(file.fileno(), line)
@@ -127,7 +123,6 @@ class Chain:
                 os.ftruncate(file.fileno(), self._length)
                 raise
         self._on_step("entry-synced")
-        self._is_broken = False
         self._length += len(line) + 1
         self._last, self._head = line + b"\n", entry.to_head()
 

@@ -1,7 +1,8 @@
 """A site's ledger at work: reserve before the first step, commit before anything leaves.
 
 One folder a data set: `ledger.jsonl` (the entries), `releases/` (what left, to be sent again),
-`lock`. Runs of any federations share it, from any number of processes and threads.
+`lock`. It lies on a local disk. Runs of any federations share it, from any number of processes and
+threads.
 
 Guarantees:
     * What `release` returns is on disk, paid for and signed for before it returns; a kill or a
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from numpy import ascontiguousarray
 from numpy.typing import NDArray
@@ -32,9 +33,7 @@ from pydantic import ValidationError
 from fedtrain.ledger.account import Account, Balance, RunAccount
 from fedtrain.ledger.budget import (
     Budget,
-    Unit,
     choose_order,
-    compute_cost,
     compute_total,
     format_amount,
 )
@@ -46,38 +45,23 @@ from fedtrain.ledger.entries import (
     Created,
     Entry,
     Head,
-    Reserved,
-    describe_event,
     read_clock,
 )
 from fedtrain.ledger.faults import BudgetError, LedgerError
 from fedtrain.ledger.releases import FOLDER, ReleaseStore
-from fedtrain.privacy.events import Event
+from fedtrain.ledger.terms import (
+    Terms,
+    compute_round_cost,
+    count_affordable,
+    make_reserved,
+    match_terms,
+)
 from fedtrain.secagg.roster import Identity
 
 KEPT_RELEASES: Final = 16
 Clock = Callable[[], datetime]
 _LOG: Final = logging.getLogger("fedtrain.ledger")
 Payload = bytes | bytearray | memoryview | NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a run asks of the budget.
-
-    Attributes:
-        run: Identifier of the run, unlike any other run's of any federation.
-        config_digest: SHA-256 of its config, hex.
-        unit: What it protects; `none` fits no budget.
-        event: What one round does to the data.
-        rounds: Rounds of the whole run.
-    """
-
-    run: str
-    config_digest: str
-    unit: Unit | Literal["none"]
-    event: Event
-    rounds: int
 
 
 @dataclass(frozen=True)
@@ -137,7 +121,7 @@ class SiteLedger:
             identity: The site's, as in `create`.
             clock: Gives the time of entries, with a time zone.
             kept_releases: Releases a run that can be sent again, the last ones; a coordinator
-                never goes back further than its last checkpoint.
+                never goes back further than its last checkpoint. Of a closed run one is kept.
             on_step: Called with the name of each step of a write; for tests of crashes.
 
         Raises:
@@ -151,6 +135,7 @@ class SiteLedger:
         self._on_step: Hook = on_step or (lambda _: None)
         self._chain = Chain(folder, on_step=self._on_step)
         self._releases = ReleaseStore(folder, on_step=self._on_step)
+        self._is_current = True
         with locking(folder):
             self._account = Account.replay(self._chain.read(repair=True))
             self._check_key()
@@ -242,11 +227,11 @@ class SiteLedger:
         """
         with self._reading() as account:
             if terms.run in account.runs:
-                return _describe_reservation(_match(account.runs[terms.run], terms))
-            cost = self._compute_cost(terms)
-            rounds = _count_affordable(terms, cost, account.balance, partial=partial)
+                return _describe_reservation(match_terms(account.runs[terms.run], terms))
+            cost = compute_round_cost(terms, account.created)
+            rounds = count_affordable(terms, cost, balance=account.balance, partial=partial)
             left = account.balance.left - cost * rounds
-            self._append(_make_reserved(terms, cost, rounds, left))
+            self._append(make_reserved(terms, cost, rounds=rounds, left=left))
             _LOG.info("ledger_reserved rounds=%d asked=%d", rounds, terms.rounds)
             return _describe_reservation(account.runs[terms.run])
 
@@ -305,6 +290,7 @@ class SiteLedger:
             self._append(
                 Closed(run=run, rounds=len(own.rounds), refunded=refunded, left=format_amount(left))
             )
+            self._releases.keep_only(self._list_kept())
             _LOG.info("ledger_closed refunded=%d", refunded)
             return refunded
 
@@ -312,8 +298,12 @@ class SiteLedger:
     def _reading(self) -> Iterator[Account]:
         """Hold the lock, with the entries of other processes taken in."""
         with locking(self.folder):
+            if not self._is_current:
+                raise LedgerError(f"{self.folder}: a write was interrupted; open the ledger again")
+            self._is_current = False
             for entry in self._chain.read(repair=True):
                 self._account.apply(entry.body, entry.to_head())
+            self._is_current = True
             yield self._account
 
     def _find_head(self) -> Head:
@@ -324,8 +314,10 @@ class SiteLedger:
     def _append(self, body: Body) -> Head:
         entry = Entry.sign(body, self._identity, after=self._find_head(), time=self._clock())
         head = entry.to_head()
+        self._is_current = False
         self._account.apply(body, head)  # first: what does not add up is not written
         self._chain.append(entry)
+        self._is_current = True
         return head
 
     def _commit(
@@ -370,26 +362,11 @@ class SiteLedger:
             )
         return Released(payload, entry.release_digest, head.digest, head.index, repeated=True)
 
-    def _compute_cost(self, terms: Terms) -> int:
-        created = self.created
-        cost = None
-        if terms.unit != "none":
-            cost = compute_cost(
-                terms.event, created.to_budget(), order=created.order, unit=terms.unit
-            )
-        if cost is None:
-            raise BudgetError(
-                "misfit",
-                f"run '{terms.run}' protects unit '{terms.unit}' by {terms.event}: that has no"
-                f" finite cost for one {created.unit}; it needs noise, and a unit as coarse",
-            )
-        return cost
-
     def _list_kept(self) -> set[str]:
         return {
             entry.release_digest
             for own in self._account.runs.values()
-            for entry, _ in list(own.rounds.values())[-self._kept :]
+            for entry, _ in list(own.rounds.values())[-(1 if own.is_closed else self._kept) :]
         }
 
     def _check_key(self) -> None:
@@ -411,69 +388,6 @@ def _make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
     except OSError as error:
         raise LedgerError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _make_reserved(terms: Terms, cost: int, rounds: int, left: int) -> Reserved:
-    mechanism, parameters = describe_event(terms.event)
-    try:
-        return Reserved.model_validate(
-            {
-                "run": terms.run,
-                "config_digest": terms.config_digest,
-                "unit": terms.unit,
-                "mechanism": mechanism,
-                "parameters": parameters,
-                "rounds_asked": terms.rounds,
-                "rounds": rounds,
-                "cost": format_amount(cost),
-                "left": format_amount(left),
-            }
-        )
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise LedgerError(f"terms of the run: {where}: {problem['msg']}") from error
-
-
-def _count_affordable(terms: Terms, cost: int, balance: Balance, *, partial: bool) -> int:
-    if terms.rounds < 1:
-        raise BudgetError("misfit", f"rounds = {terms.rounds} is not at least 1")
-    affordable = terms.rounds if cost == 0 else min(terms.rounds, balance.left // cost)
-    price = f"a round of run '{terms.run}' costs {format_amount(cost)}"
-    if affordable < 1:
-        raise BudgetError(
-            "misfit" if cost > balance.total else "spent",
-            f"{price}, {format_amount(balance.left)} of {format_amount(balance.total)} is left"
-            f" ({format_amount(balance.reserved)} reserved by other runs); more noise or fewer"
-            " steps cost less, a run that is over can be closed",
-        )
-    if affordable < terms.rounds and not partial:
-        raise BudgetError(
-            "misfit",
-            f"{price}, {affordable} of {terms.rounds} rounds fit, and policy.partial_runs is off",
-        )
-    return affordable
-
-
-def _match(own: RunAccount, terms: Terms) -> RunAccount:
-    """Return the account if the run is reserved on these terms and not over."""
-    kept = own.terms
-    wanted = (terms.config_digest, terms.unit, *describe_event(terms.event), terms.rounds)
-    found = (
-        kept.config_digest,
-        kept.unit,
-        kept.mechanism,
-        kept.parameters,
-        kept.rounds_asked,
-    )
-    if wanted != found:
-        raise BudgetError(
-            "misfit",
-            f"run '{terms.run}' is reserved on other terms; a run that changed needs a new name",
-        )
-    if own.is_closed:
-        raise BudgetError("replay", f"run '{terms.run}' was closed; start a new run")
-    return own
 
 
 def _get_run(account: Account, run: str) -> RunAccount:

@@ -152,3 +152,18 @@ def test_disk_that_is_full_releases_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (ledger.folder / "ledger.jsonl").stat().st_size == size
     assert not release(open_again(ledger), 1).repeated
+
+
+def test_ledger_whose_write_was_interrupted_must_be_opened_again(tmp_path):
+    def interrupt(step):
+        if step == "entry-written":
+            raise KeyboardInterrupt
+
+    ledger = create(tmp_path)
+    ledger.reserve(make_terms())
+    shaken = open_again(ledger, on_step=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        release(shaken, 1)
+    with pytest.raises(LedgerError, match="open the ledger again"):
+        release(shaken, 2)
+    assert release(open_again(ledger), 1).repeated

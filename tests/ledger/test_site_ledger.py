@@ -192,6 +192,14 @@ def test_round_that_was_released_is_sent_again_after_the_run_is_closed(ledger):
     assert release(ledger, 1, b"not computed").payload == first.payload
 
 
+def test_only_the_last_release_of_a_closed_run_is_kept(ledger):
+    ledger.reserve(make_terms())
+    release(ledger, 1, b"one")
+    release(ledger, 2, b"two")
+    ledger.close("run")
+    assert [path.read_bytes() for path in (ledger.folder / "releases").iterdir()] == [b"two"]
+
+
 def test_closing_twice_gives_nothing_back(ledger):
     ledger.reserve(make_terms())
     assert ledger.close("run") == 3
