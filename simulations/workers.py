@@ -35,7 +35,7 @@ from .loading import load_app
 QUEUE: Final = 2  # tasks a worker holds: the one it is at and the next
 ATTEMPTS: Final = 2
 AHEAD: Final = 4  # results a worker may be ahead of the oldest that is missing
-# Imported once by the server that workers are forked from; Opacus alone takes 1.3 s.
+# Imported once by the server that workers are forked from.
 PRELOAD: Final = ("fedtrain.training.dp_sgd", "fedtrain.data.sources")
 NodeConfig = Callable[[int], dict[str, Any]]
 

@@ -7,6 +7,7 @@ rule of its own is handed to a fallback, alone.
 Shapes: B records in the batch, P persons.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 from fedtrain.errors import ConfigError
 from fedtrain.training.attention_rule import ATTENTION_RULES
 from fedtrain.training.contributions import Contribution, Groups, Samples
+from fedtrain.training.gradients import run_hooks
 from fedtrain.training.layer_rules import LAYER_RULES
 from fedtrain.training.recurrent_rules import RECURRENT_RULES
 from fedtrain.training.tape import Followed, Rule, follow
@@ -134,15 +136,16 @@ class BookKeeper:
         """Return clipped sum and sum of losses of some of the records, by one backward pass."""
         losses, found = self._differentiate(features, labels)
         groups = None if owners is None else Groups(owners)
-        weights = _compute_weights(found, len(labels), groups, max_grad_norm=max_grad_norm)
-        loss_sum = float(losses.double().nan_to_num_(0.0, 0.0, 0.0).sum())
-        finite = torch.isfinite(weights)
-        if bool(finite.all()):
+        norms = _compute_norms(found, len(labels), groups)
+        loss_sum = _add_up_finite(losses)
+        if math.isfinite(norms.sum()) or bool(torch.isfinite(norms).all()):
+            weights = _compute_weights(norms, groups, max_grad_norm=max_grad_norm)
             return self._add_up(found, weights), loss_sum
         # NaN times 0 is NaN: the rest is computed again, as if these had not been there.
-        rest = features[finite], labels[finite]
+        finite = torch.isfinite(norms if groups is None else norms[groups.owners])
         sums, _ = self.compute_clipped_sum(
-            *rest,
+            features[finite],
+            labels[finite],
             max_grad_norm=max_grad_norm,
             owners=None if owners is None else owners[finite],
         )
@@ -156,7 +159,7 @@ class BookKeeper:
                 for part in self._parts:
                     part.verify_rows(len(labels))
                 if losses.requires_grad:
-                    losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+                    run_hooks(losses)
             found = [contribution for part in self._parts for contribution in part.take()]
         finally:
             for part in self._parts:
@@ -188,23 +191,30 @@ class BookKeeper:
         ]
 
 
-def _compute_weights(
-    found: Sequence[Contribution], count: int, groups: Groups | None, *, max_grad_norm: float
-) -> Tensor:
-    """Return what each record's gradient is multiplied with, `(B,)`; NaN where it is not finite."""
+def _compute_norms(found: Sequence[Contribution], count: int, groups: Groups | None) -> Tensor:
+    """Return the norm of each record's gradient `(B,)`, or of each person's mean `(P,)`."""
     if not found:
-        return torch.zeros(count)
+        return torch.zeros(count if groups is None else len(groups.sizes))
     if groups is None:
-        norms = _join_norms([contribution.compute_norms() for contribution in found])
-        return _compute_factors(norms, max_grad_norm)
+        return _join_norms([contribution.compute_norms() for contribution in found])
     norms = _join_norms([contribution.compute_group_norms(groups) for contribution in found])
-    factors: Tensor = _compute_factors(norms / groups.sizes, max_grad_norm) / groups.sizes
-    return factors.index_select(0, groups.owners)
+    return norms.div_(groups.sizes)
 
 
-def _compute_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
-    factors: Tensor = (max_grad_norm / (norms * (1 + NORM_MARGIN) + NORM_FLOOR)).clamp_(max=1.0)
-    return factors.masked_fill_(~torch.isfinite(norms), torch.nan)
+def _compute_weights(norms: Tensor, groups: Groups | None, *, max_grad_norm: float) -> Tensor:
+    """Return what each record's gradient is multiplied with, `(B,)`."""
+    weights = (norms * (1 + NORM_MARGIN)).add_(NORM_FLOOR).reciprocal_().mul_(max_grad_norm)
+    weights.clamp_(max=1.0)
+    if groups is None:
+        return weights
+    return torch.index_select(weights.div_(groups.sizes), 0, groups.owners)
+
+
+def _add_up_finite(losses: Tensor) -> float:
+    total = float(losses.sum())
+    if math.isfinite(total):
+        return total
+    return float(losses.double().nan_to_num_(0.0, 0.0, 0.0).sum())
 
 
 def _join_norms(norms: Sequence[Tensor]) -> Tensor:

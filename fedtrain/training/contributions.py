@@ -21,6 +21,7 @@ from torch import Tensor
 # Added to norms of float32 vectors that will be multiplied with large ones: bounds what squaring
 # small numbers loses.
 _TINY: Final = 2.0**-60
+_ONE: Final = torch.ones(())
 # Bounds the error of a norm computed from products of positions, relative to the sum of the
 # positions' norms, both squared: a few units in the last place.
 _CANCELLATION: Final = 2.0**-22
@@ -117,7 +118,7 @@ class Outer:
         """See `Contribution`."""
         inputs, gradients = _norms(self._inputs), _norms(self._gradients).add_(_TINY)
         if len(self.parameters) == 2:
-            inputs = torch.hypot(inputs, torch.ones(()))  # the bias has an input of 1
+            inputs = torch.hypot(inputs, _ONE)  # the bias has an input of 1
         return inputs.mul_(gradients)
 
     def compute_group_norms(self, groups: Groups) -> Tensor:

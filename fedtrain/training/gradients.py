@@ -1,4 +1,4 @@
-"""Gradients of a loss, without what `torch.autograd.grad` does before and after.
+"""Backward passes, without what `torch.autograd.grad` does before and after.
 
 The only module that calls the autograd engine itself, which is not public: a third of a small
 model's step goes into checks of arguments that cannot be wrong here. A contract test compares the
@@ -40,3 +40,21 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
         torch.zeros_like(parameter) if gradient is None else gradient
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
+
+
+def run_hooks(losses: Tensor) -> None:
+    """Run the backward pass of the losses' sum for the hooks on its way; the graph is freed.
+
+    Args:
+        losses: `(n,)`, of a graph in which no parameter requires a gradient.
+    """
+    keep_graph = create_graph = False
+    _ENGINE.run_backward(
+        (losses,),
+        (torch.ones_like(losses),),
+        keep_graph,
+        create_graph,
+        (),  # no inputs: to the graph's ends
+        True,
+        accumulate_grad=True,
+    )

@@ -42,9 +42,13 @@ def derive_linear(uses: Pairs, *, weight: Tensor | None, bias: Tensor | None) ->
         weight: `(o, i)`; None where it is frozen.
         bias: `(o,)`; None where there is none or it is frozen.
     """
-    inputs, gradients = _join_positions([a for a, _ in uses]), _join_positions([g for _, g in uses])
-    if inputs.shape[1] == 1:
-        inputs, gradients = inputs[:, 0], gradients[:, 0]
+    inputs, gradients = uses[0]
+    if len(uses) > 1 or inputs.dim() > 2:
+        inputs = _join_positions([a for a, _ in uses])
+        gradients = _join_positions([g for _, g in uses])
+        if inputs.shape[1] == 1:
+            inputs, gradients = inputs[:, 0], gradients[:, 0]
+    if inputs.dim() == 2:
         if weight is not None:
             return [Outer(weight, bias, inputs=inputs, gradients=gradients)]
         return [] if bias is None else [Samples(bias, gradients)]

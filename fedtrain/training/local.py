@@ -10,9 +10,11 @@ Shapes: n records at the site, d the length of the flat parameter vector.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,11 +24,19 @@ from fedtrain.errors import PeerError
 from fedtrain.params import ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.metrics import MetricSums, compute_metric_sums
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 
 EVALUATION_BATCH = 2048
+
+
+class PoissonSampler(Protocol):
+    """Draws Poisson batches: a `SecureGenerator`, or in a test what stands for one."""
+
+    def draw_poisson_subset(self, n: int, *, rate: float) -> NDArray[np.int64]:
+        """Return which of n records join a step, ascending; each does with probability `rate`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class LocalTask:
         records: The site's training records.
         start: Global model, `(d,)`.
         shuffling: Order of shuffled batches.
-        sampling: Poisson masks; no other draws come from it. None where batches are shuffled.
+        sampling: Poisson batches; no other draws come from it. None where batches are shuffled.
         noise: Gaussian noise of DP-SGD; no other draws come from it. None where `sampling` is.
         proximal_mu: FedProx's coefficient; 0 is none.
     """
@@ -45,7 +55,7 @@ class LocalTask:
     records: Split
     start: Vector
     shuffling: torch.Generator = field(repr=False)
-    sampling: SecureGenerator | None = field(repr=False)
+    sampling: PoissonSampler | None = field(repr=False)
     noise: SecureGenerator | None = field(repr=False)
     proximal_mu: float = 0.0
 
@@ -81,12 +91,7 @@ class LocalTrainer:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._state = ModelState(model)
         plan = build_record_plan(config) if private else None
-        self._private = None
-        if plan is not None:
-            # Opacus costs 1.3 s to import: only where a run needs it.
-            from fedtrain.training.dp_sgd import PrivateGradients
-
-            self._private = PrivateGradients(model, plan)
+        self._private = None if plan is None else PrivateGradients(model, plan)
 
     def train(self, tasks: Sequence[LocalTask]) -> Iterator[LocalUpdate | PeerError]:
         """Train each task from its start; yield its update, or why there is none.
@@ -183,8 +188,7 @@ class LocalTrainer:
             raise ValueError("a task of Poisson batches needs generators of masks and noise")
         loss_sum, seen = 0.0, 0
         for _ in range(steps):
-            mask = task.sampling.draw_poisson_mask(len(labels), rate=rate)
-            chosen = torch.from_numpy(np.flatnonzero(mask))
+            chosen = torch.from_numpy(task.sampling.draw_poisson_subset(len(labels), rate=rate))
             gradients, batch_loss = self._compute(features[chosen], labels[chosen], task.noise)
             self._step(optimiser, gradients, task.proximal_mu, anchor)
             del gradients  # before the next are made

@@ -48,10 +48,20 @@ def watch(output: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
     Returns:
         The tensor, to go on with.
     """
+    if output._is_view():
+        # A change in place would go past the hook of a view: make it a tensor in its own right.
+        output = _forget_base(output)
     if not output.requires_grad:
         output = _Open.apply(output, ONE)  # type: ignore[no-untyped-call]
     output.register_hook(receive)  # type: ignore[no-untyped-call]
     return output
+
+
+def _forget_base(view: Tensor) -> Tensor:
+    if not view.is_contiguous():
+        return view.clone()
+    alone: Tensor = torch.ops.aten._unsafe_view(view, view.shape)  # its base is nobody else's
+    return alone
 
 
 class Use:

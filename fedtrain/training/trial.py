@@ -18,6 +18,7 @@ from fedtrain.errors import ConfigError, FedtrainError
 from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
 from fedtrain.params import ModelState
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.dp_sgd import make_book_keeper
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.local import LocalTask, LocalTrainer
 from fedtrain.user_function import describe_exception, is_function_reference
@@ -81,8 +82,6 @@ def _verify_followed(model: nn.Module, features: Tensor) -> None:
     be missing from it. Batches of two sizes, for a layer that mistakes another dimension for the
     record's.
     """
-    from fedtrain.training.dp_sgd import make_book_keeper  # only private runs pay for it
-
     keeper = make_book_keeper(model)
     model.eval()  # no dropout: a layer of Opacus' draws its own
     for count in (len(features), len(features) - 1):

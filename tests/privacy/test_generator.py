@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
 from fedtrain.errors import ConfigError
-from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.privacy.generator import SecureGenerator, _tabulate_binomial
 
 KEY = bytes(range(16))
 
@@ -230,3 +230,75 @@ def test_poisson_mask_advances_the_stream_by_eight_bytes_a_record():
 def test_rate_outside_its_range_is_refused(rate):
     with pytest.raises(ConfigError, match="sample_rate"):
         SecureGenerator(KEY).draw_poisson_mask(1, rate=rate)
+
+
+@pytest.fixture
+def no_mask(monkeypatch):
+    """Have even few records drawn by a count and a subset."""
+    monkeypatch.setattr("fedtrain.privacy.generator._MASK_LIMIT", 0)
+    monkeypatch.setattr("fedtrain.privacy.generator._MASK_RATE", 0.99)
+
+
+def test_poisson_subset_of_few_records_is_the_mask_s():
+    mask = SecureGenerator(KEY).draw_poisson_mask(1000, rate=0.1)
+    subset = SecureGenerator(KEY).draw_poisson_subset(1000, rate=0.1)
+    assert (subset == np.flatnonzero(mask)).all()
+
+
+@pytest.mark.parametrize(("n", "rate"), [(100, 0.01), (100, 0.3), (7, 0.9), (1, 0.5)])
+def test_poisson_subset_counts_are_binomial(n, rate, no_mask):
+    generator = SecureGenerator.from_seed(6, "subset")
+    counts = [len(generator.draw_poisson_subset(n, rate=rate)) for _ in range(20_000)]
+    observed = np.bincount(counts, minlength=n + 1)
+    expected = stats.binom(n, rate).pmf(range(n + 1)) * len(counts)
+    common = expected > 10
+    statistic = ((observed - expected)[common] ** 2 / expected[common]).sum()
+    assert stats.chi2(common.sum()).sf(statistic) > 1e-6
+
+
+def test_poisson_subset_records_join_independently(no_mask):
+    generator = SecureGenerator.from_seed(7, "subset")
+    masks = np.zeros((20_000, 20))
+    for mask in masks:
+        mask[generator.draw_poisson_subset(20, rate=0.3)] = 1
+    correlation = np.corrcoef(masks.T) - np.eye(20)
+    assert np.abs(correlation).max() * math.sqrt(len(masks)) < 5.5
+    assert np.abs(masks.mean(0) - 0.3).max() < 5 * math.sqrt(0.21 / len(masks))
+
+
+def test_poisson_subset_of_every_size_is_uniform(no_mask):
+    generator = SecureGenerator.from_seed(8, "subset")
+    drawn = [tuple(generator.draw_poisson_subset(4, rate=0.5)) for _ in range(20_000)]
+    observed = np.array([drawn.count(subset) for subset in set(drawn)])
+    assert len(observed) == 16
+    assert stats.chisquare(observed).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(("n", "rate"), [(60_000, 0.1), (20_001, 1e-5), (50_000, 2.0**-40)])
+def test_binomial_table_equals_the_distribution_function(n, rate):
+    first, cumulative = _tabulate_binomial(n, rate)
+    counts = np.arange(first, first + len(cumulative))
+    ours = np.array([value / 2**128 for value in cumulative])
+    np.testing.assert_allclose(ours, stats.binom(n, rate).cdf(counts), rtol=1e-9, atol=1e-12)
+    assert first == 0 or cumulative[0] < 2**20
+
+
+def test_poisson_subset_of_many_records_is_ascending_and_can_be_repeated():
+    first, second = (
+        SecureGenerator.from_seed(9).draw_poisson_subset(10**6, rate=0.01) for _ in range(2)
+    )
+    assert (first == second).all()
+    assert (np.diff(first) > 0).all()
+    assert abs(len(first) - 10_000) < 500
+    assert 0 <= first[0] < first[-1] < 10**6
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_poisson_subset_is_exact_at_rates_zero_and_one(rate, no_mask):
+    assert len(SecureGenerator(KEY).draw_poisson_subset(9, rate=rate)) == 9 * rate
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
+def test_poisson_subset_refuses_a_rate_outside_its_range(rate):
+    with pytest.raises(ConfigError, match="sample_rate"):
+        SecureGenerator(KEY).draw_poisson_subset(10**6, rate=rate)
