@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-slow fuzz check install clean
+.PHONY: demo test test-slow coverage fuzz check install clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -24,6 +24,11 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
+
+# Every branch of secure aggregation, by its own fast tests.
+coverage: install
+	$(BIN)/coverage run --data-file=$(VENV)/coverage --branch --source=fedtrain.secagg -m pytest -q tests/secagg
+	$(BIN)/coverage report --data-file=$(VENV)/coverage --show-missing --skip-covered --fail-under=100
 
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris

@@ -29,6 +29,7 @@ from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
 from fedtrain.secagg.messages import SignedRoster
 from fedtrain.secagg.roster import Identity, verify_roster
+from fedtrain.secagg.simulated import FEDERATION
 from fedtrain.secagg.store import open_private
 
 _MOST_BYTES: Final = 2**22  # a roster of MAX_SITES fits
@@ -122,7 +123,7 @@ def load_roster(path: Path, root_public_key: bytes) -> SignedRoster:
     """Read a roster that the root signed.
 
     Raises:
-        SiteError: The file is missing, or is no roster.
+        SiteError: The file is missing, is no roster, or a simulation's, whose keys are no secret.
         RefusalError: Another root signed it, or no one.
     """
     content = _read(path)
@@ -130,7 +131,11 @@ def load_roster(path: Path, root_public_key: bytes) -> SignedRoster:
         roster = decode(content, SignedRoster)
     except MessageError as error:
         raise SiteError(f"{path} is no signed roster ({error}); get it again") from error
-    verify_roster(roster, root_public_key)
+    if verify_roster(roster, root_public_key).federation == FEDERATION:
+        raise SiteError(
+            f"{path} is the roster of a simulation ({FEDERATION!r}), whose keys anyone can compute;"
+            " get the federation's own"
+        )
     return roster
 
 

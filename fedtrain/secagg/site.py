@@ -15,8 +15,9 @@ Guarantees, against a coordinator that does anything and works with fewer than 2
     * In one round a site signs one survivor set and reveals of each peer one of its two secrets.
     * Once it has signed, it takes part in no other attempt of the round and in no earlier round.
     * Each of these is for one run: whoever starts a session for a run that the site did not agree
-      to lets the coordinator ask for the same update under another name. And sums of later honest
-      rounds may still be subtracted from each other, which differential privacy is for.
+      to lets the coordinator ask for the same update under another name. And sums of later rounds,
+      whose model may hardly differ and whose cohort may be one site smaller, may still be
+      subtracted from each other, which differential privacy is for.
 """
 
 from collections.abc import Sequence

@@ -67,7 +67,7 @@ class MemoryStore:
 
 
 class FileStore:
-    """A store in a folder of the site's own disk, for any number of processes.
+    """A store in a folder of the site's own disk, for any number of processes of that one site.
 
     A record is one file, named after the hash of its key; it begins with a digest of key and
     data. It holds other sites' secrets in the clear: what is overwritten may stay on the disk's

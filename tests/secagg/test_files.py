@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fedtrain.errors import SiteError
-from fedtrain.secagg import Identity, RefusalError, encode
+from fedtrain.secagg import Identity, RefusalError, encode, simulated
 from fedtrain.secagg.files import (
     create_identity,
     load_identity,
@@ -136,6 +136,12 @@ def test_roster_of_another_root_is_refused(tmp_path):
     save_roster(tmp_path / "roster", Federation(4, root=Identity.generate()).roster)
     with pytest.raises(RefusalError, match="not signed by the pinned root"):
         load(tmp_path / "roster", ROOT.public_key)
+
+
+def test_roster_of_a_simulation_is_refused(tmp_path):
+    save_roster(tmp_path / "roster", simulated.make_signed_roster(1, ("a", "b", "c")))
+    with pytest.raises(SiteError, match="anyone can compute"):
+        load(tmp_path / "roster", simulated.make_root(1).public_key)
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: b""])

@@ -1,5 +1,6 @@
 """Sessions whose process ends after every message: same keys, same answers, nothing twice."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,7 @@ from fedtrain.secagg.messages import (
 )
 from fedtrain.secagg.replay import pin_text
 from tests.secagg.federation import CONFIG, MODEL, Federation, Round, name_sites
+from tests.secagg.test_restarts import Racing
 from tests.secagg.test_rounds import draw_case
 
 SITE, OTHER = "site-001", "site-002"
@@ -385,6 +387,24 @@ def test_context_of_another_run_is_refused():
         session.advertise(
             federation.make_context(run="run-2"), config_digest=CONFIG, model_digest=MODEL
         )
+
+
+def advertise_at_once(*, locked):
+    """Ask two processes of one site for the keys of one attempt; those it is left with, too."""
+    federation = Federation(4)
+    federation.stores[SITE] = Racing(federation.stores[SITE], locked=locked)
+    attempt = DurableRound(federation, federation.make_context())
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(attempt.announce, SITE) for _ in range(2)]
+    return {job.result() for job in jobs} | {attempt.announce(SITE)}
+
+
+def test_two_processes_at_once_have_the_same_keys():
+    assert len(advertise_at_once(locked=True)) == 1
+
+
+def test_two_processes_at_once_would_have_different_keys_if_unlocked():
+    assert len(advertise_at_once(locked=False)) == 2
 
 
 def test_two_runs_of_a_site_do_not_share_a_seed():
