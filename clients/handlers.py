@@ -1,5 +1,7 @@
 """What a site does with each kind of message, without secure aggregation."""
 
+import logging
+
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ from fedtrain.training.metrics import MetricSums
 
 from .flower import read_parameters, to_array_record
 from .site import Site, open_site, read_config, read_number, read_proximal_mu, read_text
+
+log = logging.getLogger("fedtrain.clients")
 
 
 def describe(message: Message, context: Context) -> Message:
@@ -98,7 +102,8 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
         The local model, and the site's weight: its number of training records, or 1.
 
     Raises:
-        PeerError: The record is incomplete, or training ended with values that are not finite.
+        PeerError: The record is incomplete; or, without site-level privacy, training ended with
+            values that are not finite.
         DataError: The site's records cannot be used.
     """
     round_ = int(read_number(record, SERVER_ROUND))
@@ -115,7 +120,11 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
-        raise update
+        if not site.config.privacy.covers_sites:
+            raise update
+        # Its data may be why. A site that dropped out would say so: it stays, with no change.
+        log.warning("update_is_zero site=%s message=%s", site.name, update)
+        update = LocalUpdate(start, 0.0, 0)
     equal = site.config.federation.weighting == "equal"
     return update, 1 if equal else len(records.labels)
 

@@ -20,7 +20,7 @@ from fedtrain.aggregation import (
 )
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
-from fedtrain.plan import build_site_plan, get_threshold, make_entry
+from fedtrain.plan import build_site_plan, get_threshold, make_entry, sends_metrics
 from fedtrain.privacy.site_noise import NoiseShare
 from fedtrain.protocol import (
     ARRAYS,
@@ -118,6 +118,11 @@ def _check_announcement(
     )
     if announced.round != int(read_number(record, SERVER_ROUND)) or announced.run != own:
         raise RefusalError("context", "the context is of another round or run than its message")
+    if announced.round > site.config.federation.rounds:
+        # What the run costs is planned for so many sums.
+        raise RefusalError("context", f"round {announced.round} is beyond the config's last")
+    if purpose == EVALUATION and not sends_metrics(site.config):
+        raise RefusalError("context", "privacy.metrics = 'suppressed': nothing is evaluated")
     if announced.threshold < get_threshold(site.config, len(announced.cohort)):
         # The shares of the noise are made for the config's.
         raise RefusalError("threshold", f"threshold {announced.threshold} is below the config's")

@@ -47,8 +47,9 @@ def compute_model_digest(vector: Vector, clip: float | None = None) -> bytes:
 
     Args:
         vector: Global model, `(d,)`.
-        clip: The round's adaptive clip; a coordinator that gave one site a larger clip than its
-            peers would see it above their noise.
+        clip: The round's adaptive clip. The noise is made for the scale that follows from it, a
+            power of two: a site with another clip than its peers could stand nearly twice as high
+            above theirs.
     """
     return bind_clip(hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).digest(), clip)
 

@@ -126,12 +126,14 @@ class TrainingVector:
 
         Raises:
             UpdateRangeError: Without site-level privacy: the update's L2 norm is beyond
-                `max_update_norm`. Always: the loss is beyond its bound.
+                `max_update_norm`, or the loss beyond its bound.
         """
         if self._plan is None:
             parts, factor = self._weigh(update, weight)
         else:
             parts, factor = self._clip_update(update), 1.0
+            # A site that dropped out for its loss would show in who survived, and in the noise.
+            train_loss = float(np.clip(np.nan_to_num(train_loss), 0.0, MAX_LOSS))
         parts[LOSS] = np.array([train_loss * factor])
         words = self.encoding.encode(parts, generator=rounding)
         if self.share is not None:

@@ -29,6 +29,7 @@ MAX_LINES: Final = 200  # epsilons of so many rounds are recomputed, besides the
 def check_ledger(evidence: Evidence) -> int:
     """Check the ledger's lines against the config's mechanism and the rounds' cohorts."""
     plan = build_record_plan(evidence.config)
+    _check_clips(evidence)
     shares = _compute_shares(evidence)
     seen: set[tuple[str, int]] = set()
     last = 1
@@ -159,6 +160,27 @@ def find_last_written(evidence: Evidence) -> int | None:
         if line["round"] == rounds or any(k.startswith(("test_", "val_")) for k in line):
             return int(line["round"])
     return None
+
+
+def _check_clips(evidence: Evidence) -> None:
+    """Check each round's adaptive clip as far as it follows: the first, and after void rounds.
+
+    The clip of a round that asked sites is in their ledger lines as well.
+    """
+    plan = build_site_plan(evidence.config)
+    clip = None if plan is None else plan.make_adaptive_clip()
+    due = None if clip is None else clip.max_update_norm
+    for line in evidence.metrics:
+        where, found = f"metrics.jsonl: round {line['round']}", line.get("update_norm")
+        if clip is None or due is not None:
+            if found != due:
+                raise AuditError(f"{where}: update_norm = {found}, due is {due}")
+        elif not (
+            isinstance(found, float) and clip.min_update_norm <= found <= clip.largest_update_norm
+        ):
+            raise AuditError(f"{where}: update_norm = {found} is not between the clip's bounds")
+        void = line["survivors"] < max(1, evidence.config.federation.min_survivors)
+        due = found if void else None
 
 
 def _compute_shares(evidence: Evidence) -> dict[int, NoiseShare | None]:

@@ -49,6 +49,7 @@ class NoiseShare(BaseModel):
         share_variance: Variance of the site's own discrete Gaussian on each coordinate.
         shares: Survivors whose noise the claim counts on.
         dimension: Coordinates that carry noise.
+        max_update_norm: L2 norm that the update itself was clipped to.
         bit_magnitude: How large the clipping bit is written; 0 where the clip is fixed.
     """
 
@@ -58,6 +59,7 @@ class NoiseShare(BaseModel):
     share_variance: int = Field(ge=0)
     shares: int = Field(ge=1)
     dimension: int = Field(ge=1)
+    max_update_norm: float = Field(gt=0)
     bit_magnitude: int = Field(0, ge=0)
 
     def to_event(self, *, sample_rate: float, steps: int) -> DistributedDiscreteGaussian:
@@ -169,6 +171,7 @@ class SitePlan:
             share_variance=variance,
             shares=shares,
             dimension=dimension + (magnitude > 0),
+            max_update_norm=clip,
             bit_magnitude=magnitude,
         )
 
