@@ -27,7 +27,7 @@ EXIT_DEFECT: Final = 70
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Set up": ("init", "config", "check"),
+    "Set up": ("init", "config", "check", "privacy"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "verify"),
     "At a site": ("ledger",),

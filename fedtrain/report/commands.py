@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fedtrain.cli import add_overrides
 from fedtrain.errors import ConfigError, RunDirectoryError
+from fedtrain.report.privacy_commands import register as register_privacy
 
 RUNS_WIDTH: Final = 160  # folders are long
 CONFIG_EPILOG: Final = """\
@@ -22,13 +23,14 @@ bytes cannot be recomputed from a run directory and are not checked.
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Add `init`, `config`, `runs`, `show`, `compare` and `verify`."""
+    """Add `init`, `config`, `runs`, `show`, `compare`, `verify` and `privacy`."""
     _register_init(subparsers)
     _register_config(subparsers)
     _register_runs(subparsers)
     _register_show(subparsers)
     _register_compare(subparsers)
     _register_verify(subparsers)
+    register_privacy(subparsers)
 
 
 def _register_init(subparsers: "argparse._SubParsersAction[Any]") -> None:

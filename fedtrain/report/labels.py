@@ -17,8 +17,9 @@ def label_ends(axes: Axes, ends: Sequence[End]) -> None:
         axes: The axes, their limits final.
         ends: The curves' ends.
     """
-    low, high = axes.get_ylim()
-    wanted = [(y - low) / (high - low) for (_, y), _, _ in ends]
+    scale = axes.yaxis.get_transform()  # of a logarithmic axis too
+    low, high = scale.transform(axes.get_ylim())
+    wanted = [float((scale.transform(y) - low) / (high - low)) for (_, y), _, _ in ends]
     for (point, label, colour), height in zip(ends, spread(wanted, GAP), strict=True):
         axes.annotate(
             label,
