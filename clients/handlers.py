@@ -1,16 +1,21 @@
 """What a site does with each kind of message, without secure aggregation."""
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedtrain.aggregation import compute_model_digest
 from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import SiteError
+from fedtrain.ledger.faults import BudgetError
+from fedtrain.ledger.site_ledger import Released, SiteLedger
 from fedtrain.params import Vector, compute_vector_digest
 from fedtrain.plan import make_entry, sends_metrics
+from fedtrain.policy import PolicyError
 from fedtrain.protocol import (
     ARRAYS,
     DESCRIPTION,
@@ -19,6 +24,7 @@ from fedtrain.protocol import (
     PARAMETERS,
     PREPARATION_TEXT,
     PUBLIC_TEXT,
+    REFUSAL,
     RELEASE,
     SERVER_ROUND,
     SITE_INDEX,
@@ -28,37 +34,63 @@ from fedtrain.protocol import (
     TRAIN_LOSS,
     VALIDATION_SUMS,
     WEIGHT,
+    describe_publicly,
 )
 from fedtrain.seeds import make_torch_generator
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from fedtrain.training.metrics import MetricSums
 
+from .custody import pack_update, unpack_update
 from .flower import read_parameters, to_array_record
-from .site import Site, open_site, read_config, read_number, read_proximal_mu, read_text
+from .site import (
+    Site,
+    check_index,
+    identify_site,
+    open_site,
+    read_clip,
+    read_config,
+    read_number,
+    read_proximal_mu,
+    read_text,
+)
 
 log = logging.getLogger("fedtrain.clients")
 
 
 def describe(message: Message, context: Context) -> Message:
     """Answer a `query.describe`: name, public constants, and sums for the preparation."""
-    site = open_site(message, context)
-    description = ConfigRecord(
-        {
-            SITE_NAME: site.name,
-            SITE_INDEX: site.index,
-            PUBLIC_TEXT: to_canonical(site.runtime.shards.public.to_json()),
-            STATISTICS_TEXT: _describe_statistics(site),
-        }
-    )
-    return Message(RecordDict({DESCRIPTION: description}), reply_to=message)
+    site = identify_site(message, context)
+    description: dict[str, str | int] = {SITE_NAME: site.name, SITE_INDEX: site.index}
+    refusal = _find_refusal(site)
+    if refusal:
+        description[REFUSAL] = refusal
+    else:
+        check_index(site)
+        description[PUBLIC_TEXT] = to_canonical(site.runtime.shards.public.to_json())
+        description[STATISTICS_TEXT] = _describe_statistics(site)
+    content = RecordDict({DESCRIPTION: ConfigRecord(dict(description))})
+    return Message(content, reply_to=message)
+
+
+def _find_refusal(site: Site) -> str:
+    """Return in public words why the site takes no part in the run; empty if it does."""
+    if site.custody is None:
+        return ""
+    try:
+        site.custody.admit(site.config, site.run)
+    except (PolicyError, BudgetError) as error:
+        log.warning("run_refused kind=%s message=%s", error.code, error)
+        return describe_publicly(error)[1]
+    return ""
 
 
 def train(message: Message, context: Context) -> Message:
     """Answer a `train`: the local model, its weight, and what was released."""
     site = open_site(message, context)
     _refuse_if_hidden(site)
-    record = read_config(message)
-    update, weight = compute_update(site, record, read_parameters(message))
+    record, start = read_config(message), read_parameters(message)
+    own = produce_update(site, record, start, model_digest=compute_model_digest(start))
+    update, weight = own.update, own.weight
     plan = site.runtime.plan
     entry = make_entry(
         plan,
@@ -66,6 +98,7 @@ def train(message: Message, context: Context) -> Message:
         round=int(read_number(record, SERVER_ROUND)),
         # No guarantee rests on which bytes an unprotected update had; hashing them costs 4 %.
         update_digest=None if plan is None else compute_vector_digest(update.vector),
+        released=own.released,
     )
     metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weight}
     if sends_metrics(site.config):
@@ -88,6 +121,58 @@ def evaluate(message: Message, context: Context) -> Message:
     sums = {VALIDATION_SUMS: _flatten(validation), TEST_SUMS: _flatten(test)}
     content = RecordDict({ARRAYS: to_array_record(sums), METRICS: MetricRecord({WEIGHT: 1})})
     return Message(content, reply_to=message)
+
+
+@dataclass(frozen=True)
+class OwnUpdate:
+    """A site's update of a round, and what its ledger says of it.
+
+    Attributes:
+        update: The local model.
+        weight: The site's weight: its number of training records, or 1.
+        released: The entry that pays for it; None where the site keeps no ledger.
+    """
+
+    update: LocalUpdate
+    weight: int
+    released: Released | None = None
+
+
+def check_budget(site: Site, record: ConfigRecord, start: Vector) -> None:
+    """Raise BudgetError where a round could not be released: before keys are dealt for it."""
+    if keeps_ledger(site):
+        _get_ledger(site).find_release(
+            site.run,
+            int(read_number(record, SERVER_ROUND)),
+            model_digest=compute_model_digest(start, read_clip(site.config, record)).hex(),
+        )
+
+
+def produce_update(
+    site: Site, record: ConfigRecord, start: Vector, *, model_digest: bytes
+) -> OwnUpdate:
+    """Train, and pay for it before anything leaves; a round that was paid for is not run again.
+
+    Args:
+        site: The site.
+        record: The message's config record.
+        start: Global model, `(d,)`.
+        model_digest: Of all that the site is to train.
+
+    Raises:
+        BudgetError: The round is refused; data was not opened.
+        PeerError: See `compute_update`.
+    """
+    if not keeps_ledger(site):
+        update, weight = compute_update(site, record, start)
+        return OwnUpdate(update, weight)
+    released = _get_ledger(site).release(
+        site.run,
+        int(read_number(record, SERVER_ROUND)),
+        model_digest=model_digest.hex(),
+        compute=lambda: pack_update(compute_update(site, record, start)[0]),
+    )
+    return OwnUpdate(unpack_update(released), 1, released)
 
 
 def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[LocalUpdate, int]:
@@ -149,6 +234,17 @@ def compute_sums(
     shard = site.runtime.load(site.index, preparation)
     validation = _evaluate_split(trainer, vector, shard.validation, histograms=False)
     return validation, _evaluate_split(trainer, vector, shard.test, histograms=True)
+
+
+def keeps_ledger(site: Site) -> bool:
+    """Say whether the site pays for its updates; an unprotected run has no price."""
+    return site.custody is not None and site.config.privacy.unit != "none"
+
+
+def _get_ledger(site: Site) -> SiteLedger:
+    if site.custody is None:
+        raise RuntimeError("this site keeps no ledger")
+    return site.custody.ledger
 
 
 def _refuse_if_hidden(site: Site) -> None:

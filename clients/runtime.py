@@ -5,7 +5,7 @@ need one copy of the data and one model.
 """
 
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -34,13 +34,17 @@ class Runtime:
         self.config: Config = config
         self.digest = compute_digest(config)
         self.plan: RecordPlan | None = build_record_plan(config)
-        self.shards = Shards.open(config)
         self._fitted: tuple[str, Preparation, LocalTrainer] | None = None
         # Secure aggregation: each site's attempt in progress and its record of the run.
         self.attempts: dict[int, object] = {}
         self.stores: dict[int, MemoryStore] = {}
         self.policy: SitePolicy | None = None
         self.runs: dict[str, str] = {}  # name of the run for each purpose
+
+    @cached_property
+    def shards(self) -> Shards:
+        """The data, opened when it is first asked for: after policy and budget."""
+        return Shards.open(self.config)
 
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
         """Return the fitted preparation and the trainer for it, made on first use."""

@@ -16,11 +16,11 @@ from fedtrain.aggregation import (
     build_evaluation_encoding,
     compute_model_digest,
     encode_evaluation,
-    name_run,
 )
-from fedtrain.errors import PeerError, SiteError
+from fedtrain.errors import PeerError
+from fedtrain.ledger.site_ledger import Released
 from fedtrain.params import Vector
-from fedtrain.plan import build_site_plan, get_threshold, make_entry, sends_metrics
+from fedtrain.plan import get_threshold, make_entry, sends_metrics
 from fedtrain.privacy.site_noise import NoiseShare
 from fedtrain.protocol import (
     ARRAYS,
@@ -34,7 +34,6 @@ from fedtrain.protocol import (
     SECAGG_PURPOSE,
     SERVER_ROUND,
     TRAINING,
-    UPDATE_NORM,
     WORDS,
 )
 from fedtrain.secagg.codec import Message as SecureMessage
@@ -48,35 +47,28 @@ from fedtrain.secagg.messages import (
     SignatureList,
     SurvivorSet,
 )
-from fedtrain.secagg.policy import SitePolicy
-from fedtrain.secagg.simulated import make_identity, make_policy
-from fedtrain.secagg.site import SiteSession
-from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.metrics import MetricSums, compute_metrics
 from fedtrain.training_vector import TrainingVector
 
+from .attempts import Attempt, begin_attempt, find_attempt
 from .flower import read_parameters, to_array_record
-from .handlers import compute_sums, compute_update
-from .site import Site, open_site, read_config, read_number, read_proximal_mu, read_text
+from .handlers import check_budget, compute_sums, produce_update
+from .site import Site, open_site, read_clip, read_config, read_number, read_text
 
 
-@dataclass
-class Attempt:
-    """A site's part in one attempt of one secure sum, between messages.
+@dataclass(frozen=True)
+class Encoded:
+    """What a site is to send.
 
     Attributes:
-        session: The protocol's state.
-        purpose: TRAINING or EVALUATION.
-        record: The announcement's config record.
-        vector: Global model, `(d,)`.
-        cohort: Most sites that may be summed.
+        words: The encoded vector, `(m,)`.
+        share: The noise that is in it; None without site-level privacy.
+        released: The entry of the site's ledger that pays for it; None without a ledger.
     """
 
-    session: SiteSession
-    purpose: str
-    record: ConfigRecord
-    vector: Vector
-    cohort: int
+    words: Words
+    share: NoiseShare | None = None
+    released: Released | None = None
 
 
 def advertise(message: Message, context: Context) -> Message:
@@ -85,39 +77,7 @@ def advertise(message: Message, context: Context) -> Message:
     _require_mode(site, "protocol")
     record, secure = read_config(message), _read_secure(message)
     announced = decode(_read_bytes(secure), RoundContext)
-    purpose = _read_purpose(secure)
-    _check_announcement(site, announced, record, purpose=purpose)
-    vector = read_parameters(message)
-    label = f"secure {purpose} {announced.attempt}"
-    session = SiteSession(
-        site.name,
-        make_identity(site.config.run.seed, site.name),
-        policy=_get_policy(site),
-        store=site.runtime.stores.setdefault(site.index, MemoryStore()),
-        generator=site.make_generator(label, announced.round),
-    )
-    answer = session.advertise(
-        announced,
-        config_digest=bytes.fromhex(site.runtime.digest),
-        model_digest=compute_model_digest(vector, read_clip(site, record)),
-    )
-    attempt = Attempt(session, purpose, record, vector, len(announced.cohort))
-    site.runtime.attempts[site.index] = attempt
-    return _answer(message, answer)
-
-
-def _check_announcement(
-    site: Site, announced: RoundContext, record: ConfigRecord, *, purpose: str
-) -> None:
-    """Refuse a context that is not of the message it came with, or of another run than before."""
-    own = name_run(
-        site.runtime.digest,
-        preparation_text=read_text(record, PREPARATION_TEXT),
-        proximal_mu=read_proximal_mu(record),
-        purpose=purpose,
-    )
-    if announced.round != int(read_number(record, SERVER_ROUND)) or announced.run != own:
-        raise RefusalError("context", "the context is of another round or run than its message")
+    purpose, vector = _read_purpose(secure), read_parameters(message)
     if announced.round > site.config.federation.rounds:
         # What the run costs is planned for so many sums.
         raise RefusalError("context", f"round {announced.round} is beyond the config's last")
@@ -126,8 +86,10 @@ def _check_announcement(
     if announced.threshold < get_threshold(site.config, len(announced.cohort)):
         # The shares of the noise are made for the config's.
         raise RefusalError("threshold", f"threshold {announced.threshold} is below the config's")
-    if site.runtime.runs.setdefault(purpose, own) != own:
-        raise RefusalError("context", "preparation or proximal term changed during the run")
+    if purpose == TRAINING:
+        check_budget(site, record, vector)
+    answer = begin_attempt(site, announced, record, vector=vector, purpose=purpose)
+    return _answer(message, answer)
 
 
 def share(message: Message, context: Context) -> Message:
@@ -141,7 +103,7 @@ def mask(message: Message, context: Context) -> Message:
     """Train or evaluate, and send the masked vector."""
     site, attempt = _find_attempt(message, context)
     delivery = decode(_read_bytes(_read_secure(message)), ShareDelivery)
-    words, share = _compute_words(
+    encoded = _compute_words(
         site,
         attempt.purpose,
         attempt.record,
@@ -149,10 +111,10 @@ def mask(message: Message, context: Context) -> Message:
         cohort=attempt.cohort,
         context=context,
     )
-    masked = attempt.session.mask(words, delivery)
+    masked = attempt.session.mask(encoded.words, delivery)
     reply = _answer(message, masked)
     if attempt.purpose == TRAINING:
-        reply.content[RELEASE] = _make_release(site, attempt.record, words, share=share)
+        reply.content[RELEASE] = _make_release(site, attempt.record, encoded)
     return reply
 
 
@@ -179,57 +141,40 @@ def encode_plainly(message: Message, context: Context) -> Message:
     cohort = secure.get(SECAGG_COHORT)
     if not isinstance(cohort, int):
         raise PeerError(f"the message lacks '{SECAGG_COHORT}'")
-    words, share = _compute_words(
+    encoded = _compute_words(
         site, purpose, record, vector=read_parameters(message), cohort=cohort, context=context
     )
-    content = RecordDict({ARRAYS: to_array_record({WORDS: words})})
+    content = RecordDict({ARRAYS: to_array_record({WORDS: encoded.words})})
     if purpose == TRAINING:
-        content[RELEASE] = _make_release(site, record, words, share=share)
+        content[RELEASE] = _make_release(site, record, encoded)
     return Message(content, reply_to=message)
 
 
 def _compute_words(
     site: Site, purpose: str, record: ConfigRecord, *, vector: Vector, cohort: int, context: Context
-) -> tuple[Words, NoiseShare | None]:
-    """Return this site's encoded vector, `(m,)`, and the noise that it added to it."""
+) -> "Encoded":
+    """Return this site's encoded vector, and what its ledger lines say of it."""
     round_ = int(read_number(record, SERVER_ROUND))
     generator = site.make_generator(f"rounding {purpose}", round_)
     if purpose == TRAINING:
-        clip = read_clip(site, record)
+        clip = read_clip(site.config, record)
         layout = TrainingVector(site.config, size=len(vector), cohort=cohort, clip=clip)
-        update, weight = compute_update(site, record, vector)
+        digest = compute_model_digest(vector, clip)
+        own = produce_update(site, record, vector, model_digest=digest)
         words = layout.encode(
-            update.vector - vector,
-            weight=weight,
-            train_loss=update.train_loss,
+            own.update.vector - vector,
+            weight=own.weight,
+            train_loss=own.update.train_loss,
             rounding=generator,
             noise=site.make_generator("noise share", round_),
         )
-        return words, layout.share
+        return Encoded(words, layout.share, own.released)
     validation, test = compute_sums(site, record, vector)
     _note_results(site, record, test, folder=str(context.node_config.get("results-dir", "")))
     preparation, _ = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     classes = len(preparation.label_names)
     encoding = build_evaluation_encoding(site.config, classes=classes, cohort=cohort)
-    return encode_evaluation(encoding, validation, test, generator=generator), None
-
-
-def read_clip(site: Site, record: ConfigRecord) -> float | None:
-    """Return the round's adaptive clip; None where the config's is fixed or there is none.
-
-    Raises:
-        PeerError: It is missing, or not above 0 and at most the config's largest.
-    """
-    plan = build_site_plan(site.config)
-    if plan is None or plan.bit_noise_multiplier is None:
-        return None
-    clip = float(read_number(record, UPDATE_NORM))
-    if not 0 < clip <= plan.max_update_norm:
-        raise PeerError(
-            f"the round's clip is {clip:g}, it must be above 0 and at most"
-            f" privacy.site.max_update_norm = {plan.max_update_norm:g}"
-        )
-    return clip
+    return Encoded(encode_evaluation(encoding, validation, test, generator=generator))
 
 
 def _note_results(
@@ -246,32 +191,17 @@ def _note_results(
     partial.replace(path)
 
 
-def _make_release(
-    site: Site, record: ConfigRecord, words: Words, *, share: NoiseShare | None
-) -> ConfigRecord:
+def _make_release(site: Site, record: ConfigRecord, encoded: Encoded) -> ConfigRecord:
     """Return the ledger line of what leaves the site: the vector as it is sent."""
     entry = make_entry(
         site.runtime.plan,
         site=site.name,
         round=int(read_number(record, SERVER_ROUND)),
-        update_digest=hashlib.sha256(words.data).hexdigest(),
-        share=share,
+        update_digest=hashlib.sha256(encoded.words.data).hexdigest(),
+        share=encoded.share,
+        released=encoded.released,
     )
     return ConfigRecord({LEDGER_LINE: entry.to_json()})
-
-
-def _get_policy(site: Site) -> SitePolicy:
-    """Return the site's own policy and pinned roster."""
-    if not site.simulated:
-        raise SiteError(
-            "secure aggregation needs this node's own identity and the federation's roster, which"
-            " Flower's nodes do not have; set secure_aggregation.mode = 'off' for this run"
-        )
-    if site.runtime.policy is None:
-        site.runtime.policy = make_policy(
-            site.config.run.seed, site.runtime.shards.site_names, site.config.secure_aggregation
-        )
-    return site.runtime.policy
 
 
 def _require_mode(site: Site, mode: str) -> None:
@@ -284,10 +214,7 @@ def _require_mode(site: Site, mode: str) -> None:
 
 def _find_attempt(message: Message, context: Context) -> tuple[Site, Attempt]:
     site = open_site(message, context)
-    attempt = site.runtime.attempts.get(site.index)
-    if not isinstance(attempt, Attempt):
-        raise PeerError("this site has not advertised keys for this round, or has lost them")
-    return site, attempt
+    return site, find_attempt(site, read_config(message), _read_purpose(_read_secure(message)))
 
 
 def _read_secure(message: Message) -> ConfigRecord:

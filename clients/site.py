@@ -1,14 +1,17 @@
 """Which site of which run a message is for, and what its records say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message
 
 from fedtrain.config import Config
 from fedtrain.errors import ConfigError, PeerError
+from fedtrain.plan import build_site_plan
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT, PROXIMAL_MU
+from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT, PROXIMAL_MU, RUN_ID, UPDATE_NORM
 
+from .custody import Custody, open_custody
 from .runtime import Runtime, open_runtime
 
 
@@ -20,11 +23,15 @@ class Site:
         index: The site's number among `runtime.shards.site_names`.
         simulated: Draws come from the run's seed, so that the run is reproducible; set by the
             process that stands for the site, never by a message.
+        custody: The site's own folder; None where it has none: then it keeps no budget.
+        run: The run's identifier.
     """
 
     runtime: Runtime
     index: int
     simulated: bool
+    custody: Custody | None = None
+    run: str = ""
 
     @property
     def config(self) -> Config:
@@ -33,7 +40,9 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The site's name."""
+        """The site's name: its folder's, or the one that the data has for it."""
+        if self.custody is not None:
+            return self.custody.name
         return self.runtime.shards.site_names[self.index]
 
     def make_generator(self, purpose: str, round: int) -> SecureGenerator:
@@ -44,11 +53,27 @@ class Site:
 
 
 def open_site(message: Message, context: Context) -> Site:
-    """Find out which site of which run a message is for, and open it.
+    """Find out which site of which run a message is for, and whether it takes part in it.
 
     Raises:
         PeerError: The message lacks its config, or the digest is another's.
+        PolicyError: The site's policy refuses the run.
+        BudgetError: The site's budget refuses it.
         ConfigError: This process is told to be a site that the data does not have.
+    """
+    site = identify_site(message, context)
+    if site.custody is None:
+        check_index(site)
+    else:
+        site.custody.admit(site.config, site.run)
+    return site
+
+
+def identify_site(message: Message, context: Context) -> Site:
+    """Find out which site of which run a message is for; policy and budget are not asked yet.
+
+    A node's own configuration names the site's folder (`site-dir`), or, in a simulation, the
+    folder of all sites' folders (`sites-dir`).
     """
     record = read_config(message)
     runtime = open_runtime(
@@ -57,12 +82,25 @@ def open_site(message: Message, context: Context) -> Site:
         data_path=str(context.node_config.get("data-path", "")),
     )
     index = int(context.node_config.get("partition-id", 0))
-    if not 0 <= index < len(runtime.shards.site_names):
+    simulated = context.node_config.get("randomness") == "simulated"
+    site = Site(runtime, index, simulated, run=str(record.get(RUN_ID, "")))
+    own, all_sites = (context.node_config.get(key, "") for key in ("site-dir", "sites-dir"))
+    if own:
+        return replace(site, custody=open_custody(Path(str(own))))
+    if all_sites:
+        check_index(site)
+        return replace(site, custody=open_custody(Path(str(all_sites)) / site.name))
+    return site
+
+
+def check_index(site: Site) -> None:
+    """Raise ConfigError where the data has no such site; opens the data."""
+    count = len(site.runtime.shards.site_names)
+    if not 0 <= site.index < count:
         raise ConfigError(
-            f"partition-id = {index}, but the data has {len(runtime.shards.site_names)} sites;"
+            f"partition-id = {site.index}, but the data has {count} sites;"
             " start this node with a smaller one"
         )
-    return Site(runtime, index, context.node_config.get("randomness") == "simulated")
 
 
 def read_config(message: Message) -> ConfigRecord:
@@ -84,6 +122,24 @@ def read_text(record: ConfigRecord, key: str) -> str:
 def read_proximal_mu(record: ConfigRecord) -> float:
     """Return FedProx's coefficient; 0 where the message has none."""
     return float(read_number(record, PROXIMAL_MU)) if PROXIMAL_MU in record else 0.0
+
+
+def read_clip(config: Config, record: ConfigRecord) -> float | None:
+    """Return the round's adaptive clip; None where the config's is fixed or there is none.
+
+    Raises:
+        PeerError: It is missing, or not above 0 and at most the config's largest.
+    """
+    plan = build_site_plan(config)
+    if plan is None or plan.bit_noise_multiplier is None:
+        return None
+    clip = float(read_number(record, UPDATE_NORM))
+    if not 0 < clip <= plan.max_update_norm:
+        raise PeerError(
+            f"the round's clip is {clip:g}, it must be above 0 and at most"
+            f" privacy.site.max_update_norm = {plan.max_update_norm:g}"
+        )
+    return clip
 
 
 def read_number(record: ConfigRecord, key: str) -> float:

@@ -24,7 +24,14 @@ from fedtrain.training_vector import MAX_LOSS
 _SPLITS: Final = (("validation", False), ("test", True))  # name, whether it has histograms
 
 
-def name_run(config_digest: str, *, preparation_text: str, proximal_mu: float, purpose: str) -> str:
+def name_run(
+    config_digest: str,
+    *,
+    preparation_text: str,
+    proximal_mu: float,
+    purpose: str,
+    run_id: str = "",
+) -> str:
     """Return what a secure sum's context calls its run.
 
     The name is in every mask key and signature of the run, and each site computes it from what it
@@ -37,8 +44,9 @@ def name_run(config_digest: str, *, preparation_text: str, proximal_mu: float, p
         preparation_text: The fitted preparation, as it is sent.
         proximal_mu: FedProx's coefficient; 0 without.
         purpose: `train` or `evaluate`.
+        run_id: The run's identifier; empty in a simulation, whose bytes are to repeat.
     """
-    bound = to_canonical([preparation_text, float(proximal_mu)])
+    bound = to_canonical([preparation_text, float(proximal_mu), *([run_id] if run_id else [])])
     return f"{config_digest[:32]}-{hashlib.sha256(bound.encode()).hexdigest()[:32]}/{purpose}"
 
 

@@ -503,6 +503,13 @@ class SimulationSection(Section):
     workers: int = Field(
         1, ge=1, le=256, description="Worker processes; 1 runs in the command's own process."
     )
+    sites_directory: str | None = Field(
+        None,
+        description=(
+            "Folder with one folder a site, made where missing: its policy, and the ledger of its"
+            " lifetime budget, which last from run to run. Default: sites have neither."
+        ),
+    )
 
 
 class Config(Section):

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from fedtrain.config import Config, PrivacySection, SitePrivacySection
 from fedtrain.errors import ConfigError
+from fedtrain.ledger.site_ledger import Released
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
 from fedtrain.privacy.calibration import calibrate_noise_multiplier, calibrate_site_noise
 from fedtrain.privacy.events import PoissonSampledGaussian
@@ -66,8 +67,10 @@ def make_entry(
     round: int,
     update_digest: str | None,
     share: NoiseShare | None = None,
+    released: Released | None = None,
 ) -> LedgerEntry:
     """Return the ledger entry of a round at a site; see `LedgerEntry`."""
+    head, index = (None, None) if released is None else (released.head, released.index)
     if plan is None:
         return LedgerEntry(
             site=site,
@@ -75,6 +78,8 @@ def make_entry(
             mechanism="none",
             update_digest=update_digest,
             noise_share=share,
+            site_head=head,
+            site_index=index,
         )
     return LedgerEntry(
         site=site,
@@ -87,6 +92,8 @@ def make_entry(
         expected_batch_size=plan.expected_batch_size,
         update_digest=update_digest,
         noise_share=share,
+        site_head=head,
+        site_index=index,
     )
 
 

@@ -32,6 +32,7 @@ TEST_SUMS: Final = "test-sums"
 # In CONFIG, from the coordinator.
 CONFIG_TEXT: Final = "config-text"
 CONFIG_DIGEST: Final = "config-digest"
+RUN_ID: Final = "run-id"
 PREPARATION_TEXT: Final = "preparation-text"
 SERVER_ROUND: Final = "server-round"
 PROXIMAL_MU: Final = "proximal-mu"
@@ -61,6 +62,7 @@ LEDGER_LINE: Final = "ledger-line"
 # In DESCRIPTION of a query.describe reply.
 SITE_NAME: Final = "site-name"
 SITE_INDEX: Final = "site-index"
+REFUSAL: Final = "refusal"
 PUBLIC_TEXT: Final = "public-text"
 STATISTICS_TEXT: Final = "statistics-text"
 
@@ -78,6 +80,7 @@ SECAGG_REFUSED: Final = 106
 # The site's own refusals: the text is the rule's name or the budget's reason, never a number.
 POLICY_REFUSED: Final = 107
 BUDGET_REFUSED: Final = 108
+REFUSED_FOR_GOOD: Final = (POLICY_REFUSED, BUDGET_REFUSED)
 INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
 NO_ANSWER: Final = (198, "no answer: the site's process ended or was too late")
 

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,10 @@ class RunState:
         best_loss: Its validation loss.
         seconds: Time spent in rounds, over all sittings.
         lengths: Committed bytes of the line files.
+        run_id: Random name of the run, by which sites tell it from every other.
+        sittings: How often the run was begun or resumed.
+        left: Sites that take no part any more, with the round that they left in: they are in none
+            of its evaluations, and in no later sum.
     """
 
     status: Status
@@ -69,6 +74,9 @@ class RunState:
     checkpoint: str | None = None
     best: str | None = None
     lengths: dict[str, int] = field(default_factory=dict)
+    run_id: str = ""
+    sittings: int = 0
+    left: dict[str, int] = field(default_factory=dict)
 
 
 class RunDirectory:
@@ -96,7 +104,8 @@ class RunDirectory:
         digest = compute_digest(config)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         rounds = config.federation.rounds
-        run = cls(path, config, RunState("running", 0, rounds, digest, 0, started))
+        state = RunState("running", 0, rounds, digest, 0, started, run_id=secrets.token_hex(16))
+        run = cls(path, config, state)
         with _making(path):
             (path / "checkpoint").mkdir()
             run._lock()
@@ -141,6 +150,7 @@ class RunDirectory:
         transcript: Iterable[str] = (),
         seconds: float = 0.0,
         best_loss: float | None = None,
+        left: Mapping[str, int] | None = None,
     ) -> None:
         """Make a round durable, all of it or nothing.
 
@@ -152,6 +162,7 @@ class RunDirectory:
             transcript: What an auditor needs to check its secure sums, a line each.
             seconds: What the round took.
             best_loss: Given when this round's model is the best so far.
+            left: Sites that take no part any more, with the round that they left in.
 
         Raises:
             RunDirectoryError: It cannot be written; the last commit stays.
@@ -167,6 +178,7 @@ class RunDirectory:
             checkpoint = f"checkpoint/round-{round:07d}.safetensors"
             _save_arrays(self.path / checkpoint, arrays)
             update: dict[str, Any] = {"round": round, "checkpoint": checkpoint, "lengths": lengths}
+            update["left"] = dict(left or {})
             if best_loss is not None:
                 best = f"checkpoint/best-{round:07d}.safetensors"
                 _save_arrays(self.path / best, {"parameters": arrays["parameters"]})
@@ -185,7 +197,7 @@ class RunDirectory:
     def mark_running(self) -> None:
         """Write that the run goes on."""
         with self.writing():
-            self._write_state(status="running", reason=None)
+            self._write_state(status="running", reason=None, sittings=self.state.sittings + 1)
 
     def finish(self, status: Status, reason: str | None = None) -> None:
         """Write how the run ended."""

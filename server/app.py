@@ -5,6 +5,7 @@ app around a run directory that it opened itself.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,11 +14,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Shards
+from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
 from fedtrain.plan import compute_spent, get_target_epsilon
 from fedtrain.runs import RunDirectory
+from fedtrain.secagg.files import load_root_key, load_roster
+from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import describe_roster
 
 from .engine import run_on_engine
@@ -42,15 +46,22 @@ def make_app(run: RunDirectory | None = None, observer: Observer | None = None) 
         if run is not None:
             run_federation(grid, run, observer)
         else:
+            roster = load_pinned_roster(context.run_config)
             run_on_engine(
-                context.run_config, lambda opened: run_federation(grid, opened, simulated=False)
+                context.run_config,
+                lambda opened: run_federation(grid, opened, simulated=False, roster=roster),
             )
 
     return app
 
 
 def run_federation(
-    grid: Grid, run: RunDirectory, observer: Observer | None = None, *, simulated: bool = True
+    grid: Grid,
+    run: RunDirectory,
+    observer: Observer | None = None,
+    *,
+    simulated: bool = True,
+    roster: PinnedRoster | None = None,
 ) -> None:
     """Run a federation from a run directory's last commit to its end, and write its results.
 
@@ -59,12 +70,13 @@ def run_federation(
         run: The run directory.
         observer: Is told how it goes.
         simulated: Whether the coordinator's draws come from the run's seed.
+        roster: Of real sites, signed by their federation's root.
 
     Raises:
         FedtrainError: The run cannot go on; `state.json` says why, and what was committed stays.
     """
     config = run.config
-    setting = set_up(grid, config, simulated=simulated)
+    setting = set_up(grid, config, run_id=run.state.run_id, simulated=simulated, roster=roster)
     cost = compute_spent(config, joined=config.federation.rounds, done=config.federation.rounds)
     accountant = None if cost is None else cost.accountant
     run.write_setting(sites=len(setting.members), accountant=accountant)
@@ -72,10 +84,26 @@ def run_federation(
     if config.data.central_test:
         central_test = Shards.open(config).load_central_test(setting.preparation)
     if setting.roster is not None:
-        run.write_json("roster.json", describe_roster(setting.roster, config.run.seed))
+        run.write_json("roster.json", describe_roster(setting.roster))
     Rounds(grid, run, setting, central_test=central_test, observer=observer).run()
     write_results(run, setting)
     run.finish("finished")
+
+
+def load_pinned_roster(options: Mapping[str, object]) -> PinnedRoster | None:
+    """Return the roster that a run config names (`roster` and `root`, files), or None.
+
+    Raises:
+        ConfigError: Only one of the two is named.
+        SiteError: A file cannot be read, or the root did not sign the roster.
+    """
+    roster, root = str(options.get("roster", "")), str(options.get("root", ""))
+    if not roster and not root:
+        return None
+    if not roster or not root:
+        raise ConfigError("the run config needs both roster and root, or neither; add the other")
+    key = load_root_key(Path(root))
+    return PinnedRoster(load_roster(Path(roster), key), key, simulated=False)
 
 
 def write_results(run: RunDirectory, setting: Setting) -> None:

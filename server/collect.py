@@ -21,6 +21,7 @@ from fedtrain.protocol import (
     METRICS,
     NO_ANSWER,
     PARAMETERS,
+    REFUSED_FOR_GOOD,
     RELEASE,
     TRAIN_LOSS,
     WEIGHT,
@@ -44,6 +45,7 @@ class Tally:
         survivors: Sites whose update was usable.
         dropped: Site name and public reason of the others.
         declined: Those of them that said so themselves, and so have released nothing.
+        left: Those of them whose policy or budget refuses the run from now on.
         entries: What the sites say that they released, usable or not.
         bytes_up: Payload of the replies.
         bytes_down: Payload of the messages.
@@ -52,6 +54,7 @@ class Tally:
     survivors: int = 0
     dropped: list[tuple[str, str]] = field(default_factory=list)
     declined: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
     entries: list[LedgerEntry] = field(default_factory=list)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -82,6 +85,8 @@ def sift(
             if reply.has_error():
                 if reply.error.code != NO_ANSWER[0]:
                     tally.declined.add(name)
+                if reply.error.code in REFUSED_FOR_GOOD:
+                    tally.left.add(name)
                 raise PeerError(reply.error.reason)
             # Released, and so spent, even if it proves unusable.
             tally.entries.append(_read_release(reply, name))

@@ -101,6 +101,8 @@ class Rounds:
         self._central_test = central_test
         self._observer = observer
         self._state = ModelState(setting.model)
+        refused = {m.name: run.state.round + 1 for m in setting.members if m.refusal}
+        self._left = refused | run.state.left
         self._names = {member.node_id: member.name for member in setting.members}
         self._order = {member.node_id: member.index for member in setting.members}
         self._base = setting.base | {PREPARATION_TEXT: to_canonical(setting.preparation.to_json())}
@@ -134,7 +136,7 @@ class Rounds:
         """Return the model of the last commit, making the first commit where there is none."""
         if self._run.state.checkpoint is None:
             vector = self._state.read()
-            self._run.commit(round=0, arrays={PARAMETERS: vector})
+            self._run.commit(round=0, arrays={PARAMETERS: vector}, left=self._left)
             return vector
         arrays = self._run.load_checkpoint()
         restore_state(self._strategy, arrays)
@@ -165,6 +167,7 @@ class Rounds:
             transcript=[] if self._secure is None else self._secure.take_transcript(),
             seconds=seconds,
             best_loss=self._find_best(metrics),
+            left=self._left,
         )
         log.info("round_committed %s", " ".join(describe_line(metrics)))
         if self._observer is not None:
@@ -175,7 +178,7 @@ class Rounds:
         """Return the next global model, or the old one where the round is void."""
         federation = self._config.federation
         cohort = draw_cohort(
-            self._setting.members,
+            self._list_present(),
             federation,
             seed=self._config.run.seed,
             round=round_,
@@ -200,6 +203,7 @@ class Rounds:
             metrics["train_loss"] = float(train_loss[TRAIN_LOSS])  # type: ignore[arg-type]
         if self._clip is not None:
             metrics["update_norm"] = self._clip.max_update_norm
+        self._note_left(round_, tally.left)
         ledger = self._record(round_, cohort if messages else (), tally)
         if aggregated is None:
             log.warning("round_void round=%d survivors=%d", round_, tally.survivors)
@@ -242,6 +246,7 @@ class Rounds:
         tally.survivors = len(last.survivors) if kept else 0
         tally.entries = list(last.entries.values())
         tally.declined = last.declined - set(last.entries)
+        tally.left = last.left
         tally.bytes_up, tally.bytes_down = last.bytes_up, last.bytes_down
         return kept
 
@@ -262,17 +267,41 @@ class Rounds:
             self._grid,
             self._config,
             names=self._names,
-            roster=self._setting.get_roster(),
+            roster=self._setting.get_roster().signed,
             digest=self._run.state.digest,
             classes=len(self._setting.preparation.label_names),
             threads=os.cpu_count() or 1,
             simulated=self._setting.simulated,
+            run_id="" if self._setting.simulated else self._run.state.run_id,
+            # A simulation repeats an interrupted round to the byte; real sites draw new keys.
+            attempt=0 if self._setting.simulated else self._run.state.sittings,
         )
 
     def _get_secure(self) -> SecureGrid:
         if self._secure is None:
             raise RuntimeError("this run has no secure aggregation")
         return self._secure
+
+    def _list_present(self) -> list[Member]:
+        """Return the sites that take part from now on.
+
+        Raises:
+            RunFailedError: Too few are left for a round.
+        """
+        present = [member for member in self._setting.members if member.name not in self._left]
+        section = self._config.secure_aggregation
+        least = 1 if section.mode == "off" else section.min_cohort
+        if len(present) < least:
+            raise RunFailedError(
+                f"{len(present)} of {len(self._setting.members)} sites take part, {least} are"
+                " needed; policy or budget of the others refused (log.txt)"
+            )
+        return present
+
+    def _note_left(self, round_: int, names: set[str]) -> None:
+        for name in sorted(names):
+            log.warning("site_left site=%s round=%d", name, round_)
+            self._left[name] = round_
 
     def _record(self, round_: int, cohort: Sequence[Member], tally: Tally) -> list[str]:
         """Count what each asked site released; return the round's ledger lines.
@@ -318,7 +347,7 @@ class Rounds:
         if sends_metrics(self._config) and (data.validation_fraction or data.test_fraction):
             config = ConfigRecord(dict(self._base))
             config[SERVER_ROUND] = round_
-            nodes = [member.node_id for member in self._setting.members]
+            nodes = [member.node_id for member in self._list_present()]
             messages = self._strategy.configure_evaluate(
                 round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
             )

@@ -76,6 +76,8 @@ class SecureGrid(CohortGrid):
         classes: int,
         threads: int = 1,
         simulated: bool = True,
+        run_id: str = "",
+        attempt: int = 0,
     ) -> None:
         """Decorate a grid.
 
@@ -88,6 +90,8 @@ class SecureGrid(CohortGrid):
             classes: C.
             threads: How many remove masks.
             simulated: Whether the coordinator's noise comes from the run's seed.
+            run_id: The run's identifier, in every sum's name; empty in a simulation.
+            attempt: Number of every sum's attempt: higher in each sitting of a run.
         """
         super().__init__(grid, list(names))
         self._config = config
@@ -99,6 +103,8 @@ class SecureGrid(CohortGrid):
         self._classes = classes
         self._threads = threads
         self._simulated = simulated
+        self._run_id = run_id
+        self._attempt = attempt
         self.last: SecureRound | None = None
         self._transcript: list[str] = []
         self._round = 0
@@ -245,9 +251,10 @@ class SecureGrid(CohortGrid):
                 preparation_text=str(record[PREPARATION_TEXT]),
                 proximal_mu=float(record.get(PROXIMAL_MU, 0.0)),  # type: ignore[arg-type]
                 purpose=last.purpose,
+                run_id=self._run_id,
             ),
             round=int(record[SERVER_ROUND]),  # type: ignore[arg-type]
-            attempt=0,
+            attempt=self._attempt,
             roster_digest=compute_roster_digest(self._roster),
             config_digest=bytes.fromhex(self._digest),
             model_digest=compute_model_digest(vector, _read_clip(record)),

@@ -24,12 +24,14 @@ from fedtrain.protocol import (
     CONFIG_TEXT,
     DESCRIPTION,
     PUBLIC_TEXT,
+    REFUSAL,
+    RUN_ID,
     SITE_INDEX,
     SITE_NAME,
     STATISTICS_TEXT,
 )
-from fedtrain.secagg.messages import SignedRoster
-from fedtrain.secagg.simulated import make_signed_roster
+from fedtrain.secagg.roster import PinnedRoster
+from fedtrain.secagg.simulated import make_pinned_roster
 from fedtrain.seeds import make_torch_generator
 
 from .flower import exchange
@@ -42,11 +44,12 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Member:
-    """A site of the federation: its Flower node and its name."""
+    """A site of the federation: its Flower node, its name, and why it takes no part, if so."""
 
     node_id: int
     index: int
     name: str
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Setting:
     """What the rounds of a run work with.
 
     Attributes:
-        members: The sites, in a fixed order.
+        members: The sites, in a fixed order; those that take no part among them.
         preparation: Fitted over all sites, or made of public constants.
         model: The start model; every later one has its architecture.
         base: Keys that every message's config record carries.
@@ -67,27 +70,42 @@ class Setting:
     preparation: Preparation
     model: nn.Module
     base: dict[str, str]
-    roster: SignedRoster | None = None
+    roster: PinnedRoster | None = None
     simulated: bool = True
 
-    def get_roster(self) -> SignedRoster:
+    def get_roster(self) -> PinnedRoster:
         """Return the federation's roster, which secure aggregation needs."""
         if self.roster is None:
             raise RunFailedError("this run has no roster; set secure_aggregation.mode = 'off'")
         return self.roster
 
 
-def set_up(grid: Grid, config: Config, *, simulated: bool = True) -> Setting:
+def set_up(
+    grid: Grid,
+    config: Config,
+    *,
+    run_id: str = "",
+    simulated: bool = True,
+    roster: PinnedRoster | None = None,
+) -> Setting:
     """Ask every node who it is, and make the preparation and the start model.
 
+    Args:
+        grid: Where the sites are.
+        config: The resolved config.
+        run_id: The run's identifier; sites that keep a budget refuse a run without one.
+        simulated: Whether the sites are stood for by this machine.
+        roster: Of real sites, signed by their federation's root.
+
     Raises:
-        RunFailedError: No node answers, or one cannot take part; the reason is the site's public
-            one.
+        RunFailedError: No node answers, one cannot take part, or the policy or budget of all
+            refuses; the reason is the site's public one.
         ConfigError: The sites' data and the config do not go together.
     """
     base = {
         CONFIG_TEXT: to_canonical(to_tree(config)),
         CONFIG_DIGEST: compute_digest(config),
+        RUN_ID: run_id,
     }
     messages = [
         Message(
@@ -106,8 +124,11 @@ def set_up(grid: Grid, config: Config, *, simulated: bool = True) -> Setting:
         )
     descriptions.sort(key=lambda pair: pair[0].index)
     _check_names([member.name for member, _ in descriptions])
-    public = PublicConstants.from_json(json.loads(str(descriptions[0][1][PUBLIC_TEXT])))
-    preparation = fit_preparation(_read_statistics(descriptions), config, public)
+    willing = [pair for pair in descriptions if not pair[0].refusal]
+    if not willing:
+        raise RunFailedError(f"no site takes part; the first says {descriptions[0][0].refusal!r}")
+    public = PublicConstants.from_json(json.loads(str(willing[0][1][PUBLIC_TEXT])))
+    preparation = fit_preparation(_read_statistics(willing), config, public)
     model = build_model(
         config.model,
         input_shape=preparation.input_shape,
@@ -116,15 +137,16 @@ def set_up(grid: Grid, config: Config, *, simulated: bool = True) -> Setting:
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
     members = tuple(member for member, _ in descriptions)
-    roster = _make_roster(config, members)
+    if simulated or roster is None:
+        roster = _make_roster(config, members)
     return Setting(members, preparation, model, base, roster, simulated)
 
 
-def _make_roster(config: Config, members: Sequence[Member]) -> SignedRoster | None:
+def _make_roster(config: Config, members: Sequence[Member]) -> PinnedRoster | None:
     """Return the simulated federation's roster; a real site pins its own and refuses this one."""
     if config.secure_aggregation.mode == "off":
         return None
-    return make_signed_roster(config.run.seed, [member.name for member in members])
+    return make_pinned_roster(config.run.seed, [member.name for member in members])
 
 
 def _wait_for_nodes(grid: Grid, config: Config) -> list[int]:
@@ -166,7 +188,10 @@ def _read_descriptions(replies: Iterable[Message]) -> Iterable[tuple[Member, Con
         if reply.has_error():
             raise RunFailedError(f"node {node_id} cannot take part: {reply.error.reason}")
         record = reply.content.config_records[DESCRIPTION]
-        yield Member(node_id, int(str(record[SITE_INDEX])), str(record[SITE_NAME])), record
+        name, refusal = str(record[SITE_NAME]), str(record.get(REFUSAL, ""))
+        if refusal:
+            log.warning("site_refused site=%s reason=%s", name, refusal)
+        yield Member(node_id, int(str(record[SITE_INDEX])), name, refusal), record
 
 
 def _read_statistics(descriptions: Iterable[tuple[Member, ConfigRecord]]) -> Iterable[Statistics]:

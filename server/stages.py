@@ -18,6 +18,7 @@ from fedtrain.protocol import (
     LEDGER_LINE,
     NO_ANSWER,
     PARAMETERS,
+    REFUSED_FOR_GOOD,
     RELEASE,
     SECAGG,
     SECAGG_COHORT,
@@ -57,6 +58,7 @@ class SecureRound:
         survivors: Sites whose vectors are in it.
         void: Why there is no sum; None where there is one.
         declined: Sites that said in words that they take no part.
+        left: Those of them whose policy or budget refuses the run from now on.
         entries: Ledger entries of the survivors.
         share: The noise that each site was to add; None without site-level privacy.
         below: Noised sum of the clipping bits; None where the clip does not adapt.
@@ -70,6 +72,7 @@ class SecureRound:
     survivors: tuple[str, ...] = ()
     void: str | None = None
     declined: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
     entries: dict[str, LedgerEntry] = field(default_factory=dict)
     share: NoiseShare | None = None
     below: float | None = None
@@ -176,6 +179,8 @@ class Exchanger:
                 self._refused.append((name, str(reply.error.reason)))
             if reply.error.code != NO_ANSWER[0]:
                 self.declined.add(name)
+            if reply.error.code in REFUSED_FOR_GOOD:
+                self._round.left.add(name)
 
     def _make_requests(self, stage: str, messages: Mapping[str, SecureMessage]) -> list[Message]:
         """Return the requests of a stage, in the sites' order; equal messages share a content."""

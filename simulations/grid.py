@@ -43,9 +43,11 @@ class InProcessGrid(Grid):
         workers: int = 1,
         log: Path | None = None,
         results: Path | None = None,
+        sites_directory: str | None = None,
     ) -> None:
         set_identity()
         self._results = "" if results is None else str(results)
+        self._sites_directory = sites_directory or ""
         self._sites = sites
         self._run: Run | None = None
         self._app: ClientApp | None = None
@@ -153,6 +155,7 @@ class InProcessGrid(Grid):
             "num-partitions": self._sites,
             "randomness": "simulated",
             "results-dir": self._results,
+            "sites-dir": self._sites_directory,
         }
 
 

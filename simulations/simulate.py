@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from fedtrain.config import Config, compute_digest, parse_config, to_toml
+from fedtrain.data.shards import Shards
 from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
 from fedtrain.journal import logging_to
 from fedtrain.plan import resolve
@@ -24,6 +25,7 @@ log = logging.getLogger("fedtrain.simulations")
 
 CLIENT_APP = refer_to_sibling("clients.app:app")
 FORGET_RUNS = refer_to_sibling("clients.runtime:forget_runs")
+MAKE_FOLDERS = refer_to_sibling("clients.custody:make_folders")
 MAKE_SERVER_APP = refer_to_sibling("server.app:make_app")
 
 
@@ -139,7 +141,17 @@ def _simulate(run: RunDirectory, display: Display) -> None:
     if run.config.secure_aggregation.mode != "off":
         with run.writing():
             results.mkdir(exist_ok=True)
-    grid = InProcessGrid(CLIENT_APP, sites=sites, workers=workers, log=path, results=results)
+    folder = run.config.simulation.sites_directory
+    if folder is not None:
+        load_app(MAKE_FOLDERS)(Path(folder), Shards.open(run.config).site_names)
+    grid = InProcessGrid(
+        CLIENT_APP,
+        sites=sites,
+        workers=workers,
+        log=path,
+        results=results,
+        sites_directory=folder,
+    )
     with logging_to(path), grid:
         try:
             load_app(MAKE_SERVER_APP)(run, display)(grid, make_context(COORDINATOR_NODE_ID, {}, {}))

@@ -127,7 +127,9 @@ def test_noise_of_any_survivors_is_at_least_the_claimed(survivors):
 def test_one_site_changes_the_sum_by_at_most_the_sensitivity(kind):
     layout = make_layout()
     update = np.random.default_rng(0).normal(size=1000)
-    update = {"large": 1e30 * update, "nan": update * np.nan, "inf": update + np.inf}.get(kind, update)
+    update = {"large": 1e30 * update, "nan": update * np.nan, "inf": update + np.inf}.get(
+        kind, update
+    )
     with_it, without = (encode_many(layout, [u])[0] for u in (update, np.zeros(1000)))
     difference = (with_it - without).view(np.int32).astype(np.float64)
     assert np.linalg.norm(difference) <= layout.share.sensitivity

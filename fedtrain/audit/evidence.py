@@ -20,6 +20,7 @@ from fedtrain.runs import RunState
 from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
 from fedtrain.secagg.messages import RoundContext, SignedRoster
+from fedtrain.secagg.roster import PinnedRoster
 
 T = TypeVar("T")
 
@@ -65,20 +66,6 @@ class _Site(BaseModel):
 
 _RECORD: Final = TypeAdapter(_Record)
 _SITES: Final = TypeAdapter(list[_Site])
-
-
-@dataclass(frozen=True)
-class PinnedRoster:
-    """A roster with the root that is to have signed it."""
-
-    signed: SignedRoster
-    root_public_key: bytes
-    simulated: bool
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Names of the sites, ordered."""
-        return tuple(entry.site for entry in self.signed.roster.entries)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def check_metrics(evidence: Evidence) -> int:
     for line in evidence.metrics:
         where = f"metrics.jsonl: round {line['round']}"
         cohort, survivors = line["cohort"], line["survivors"]
-        _check_cohort(evidence, cohort, where)
+        _check_cohort(evidence, line, where)
         if not 0 <= survivors <= cohort:
             raise AuditError(f"{where}: {survivors} survivors of a cohort of {cohort}")
         threshold = compute_threshold(evidence, cohort)
@@ -103,12 +103,16 @@ def read_vectors(evidence: Evidence) -> dict[str, Vector]:
     return {key: _read_vector(evidence, name) for key, name in names.items() if name is not None}
 
 
-def _check_cohort(evidence: Evidence, cohort: int, where: str) -> None:
-    federation, sites = evidence.config.federation, evidence.state.sites
+def _check_cohort(evidence: Evidence, line: dict[str, Any], where: str) -> None:
+    """Check a cohort's size; a site that left in the round was drawn, or refused at its start."""
+    federation, cohort = evidence.config.federation, line["cohort"]
+    left = list(evidence.state.left.values())
+    most = evidence.state.sites - sum(gone < line["round"] for gone in left)
+    least = most - left.count(line["round"])
+    wanted = federation.sites_per_round or most
+    low, high = min(wanted, least), min(wanted, most)
     if federation.site_sample_rate is not None:
-        low, high = 0, sites
-    else:
-        low = high = min(federation.sites_per_round or sites, sites)
+        low, high = 0, most
     if not low <= cohort <= high:
         raise AuditError(f"{where}: a cohort of {cohort}, the config draws {low} to {high}")
 

@@ -177,7 +177,7 @@ def _check_context(evidence: Evidence, one: SecureSum) -> None:
     )
     pairs: dict[str, tuple[Any, Any]] = {
         "run": (context.run, _compute_run(evidence, one)),
-        "attempt": (context.attempt, 0),
+        "attempt": (_is_attempt(evidence, context.attempt), True),
         "federation": (context.federation, evidence.roster.signed.roster.federation),
         "config digest": (context.config_digest.hex(), compute_digest(evidence.config)),
         "threshold": (context.threshold, compute_threshold(evidence, cohort)),
@@ -186,12 +186,19 @@ def _check_context(evidence: Evidence, one: SecureSum) -> None:
         "length": (context.length, _compute_length(evidence, one)),
     }
     if one.purpose == EVALUATION:
-        pairs["cohort"] = (context.cohort, sites)
+        left = evidence.state.left
+        present = tuple(s for s in sites if left.get(s, context.round + 1) > context.round)
+        pairs["cohort"] = (context.cohort, present)
     for name, (found, due) in pairs.items():
         if found != due:
             raise AuditError(f"{one.name}: {name} is {found}, due is {due}")
     if list(context.cohort) != sorted(set(context.cohort)) or not set(context.cohort) <= set(sites):
         raise AuditError(f"{one.name}: its cohort is not a set of sites of the roster")
+
+
+def _is_attempt(evidence: Evidence, attempt: int) -> bool:
+    """Say whether an attempt's number may be: always 0 in a simulation, else a sitting's."""
+    return attempt == 0 if evidence.roster.simulated else 0 <= attempt <= evidence.state.sittings
 
 
 def _compute_run(evidence: Evidence, one: SecureSum) -> str:
@@ -210,6 +217,7 @@ def _compute_run(evidence: Evidence, one: SecureSum) -> str:
         preparation_text=to_canonical(evidence.read_json("model.json").get("preparation")),
         proximal_mu=proximal_mu,
         purpose=one.purpose,
+        run_id="" if evidence.roster.simulated else evidence.state.run_id,
     )
 
 

@@ -235,6 +235,17 @@ class SiteLedger:
             _LOG.info("ledger_reserved rounds=%d asked=%d", rounds, terms.rounds)
             return _describe_reservation(account.runs[terms.run])
 
+    def find_release(self, run: str, round: int, *, model_digest: str) -> Released | None:
+        """Return what a round released before; None where it may release now.
+
+        Raises:
+            BudgetError: It may not, as in `release`.
+            AuditError: An entry, or the bytes kept of a release, do not hold.
+        """
+        _check_digest(model_digest)
+        with self._reading() as account:
+            return self._find_released(account, run, round, model_digest)
+
     def release(
         self, run: str, round: int, *, model_digest: str, compute: Callable[[], Payload]
     ) -> Released:
@@ -254,9 +265,7 @@ class SiteLedger:
             AuditError: An entry, or the bytes kept of a release, do not hold.
             LedgerError: The disk refused; nothing was released.
         """
-        _check_digest(model_digest)
-        with self._reading() as account:
-            before = self._find_released(account, run, round, model_digest)
+        before = self.find_release(run, round, model_digest=model_digest)
         if before is not None:
             return before
         payload = _to_bytes(compute())

@@ -7,6 +7,7 @@ active server.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -137,3 +138,23 @@ def _check_entries(roster: Roster) -> None:
             f"roster of {roster.federation!r} lists a site or a key twice or out of order;"
             " give each site one entry with a key of its own"
         )
+
+
+@dataclass(frozen=True)
+class PinnedRoster:
+    """A roster with the root that is to have signed it.
+
+    Attributes:
+        signed: The roster and its signature.
+        root_public_key: The root's key.
+        simulated: Whether root and identities were made from a run's seed.
+    """
+
+    signed: SignedRoster
+    root_public_key: bytes
+    simulated: bool
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites, ordered."""
+        return tuple(entry.site for entry in self.signed.roster.entries)

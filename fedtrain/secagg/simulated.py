@@ -12,7 +12,7 @@ from fedtrain.config import SecureAggregationSection
 from fedtrain.secagg.codec import encode
 from fedtrain.secagg.messages import SignedRoster
 from fedtrain.secagg.policy import SitePolicy
-from fedtrain.secagg.roster import Identity, make_roster, sign_roster
+from fedtrain.secagg.roster import Identity, PinnedRoster, make_roster, sign_roster
 
 FEDERATION: Final = "fedtrain/simulated"
 
@@ -44,11 +44,16 @@ def make_policy(seed: int, sites: Sequence[str], section: SecureAggregationSecti
     )
 
 
-def describe_roster(roster: SignedRoster, seed: int) -> dict[str, Any]:
+def make_pinned_roster(seed: int, sites: Sequence[str]) -> PinnedRoster:
+    """Return the simulated federation's roster with its root."""
+    return PinnedRoster(make_signed_roster(seed, sites), make_root(seed).public_key, simulated=True)
+
+
+def describe_roster(roster: PinnedRoster) -> dict[str, Any]:
     """Return what `roster.json` of a run directory holds."""
     return {
-        "simulated": True,
-        "root_public_key": make_root(seed).public_key.hex(),
-        "roster": encode(roster).hex(),
-        "sites": {entry.site: entry.public_key.hex() for entry in roster.roster.entries},
+        "simulated": roster.simulated,
+        "root_public_key": roster.root_public_key.hex(),
+        "roster": encode(roster.signed).hex(),
+        "sites": {entry.site: entry.public_key.hex() for entry in roster.signed.roster.entries},
     }

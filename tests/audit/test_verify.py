@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtrain.report.verify import Check, verify_run
-from fedtrain.secagg.simulated import describe_roster, make_signed_roster
+from fedtrain.secagg.simulated import describe_roster, make_pinned_roster
 
 CopyRun = Callable[..., Path]
 EditLines = Callable[..., None]
@@ -174,7 +174,7 @@ def test_checkpoint_of_another_model_is_found(copy_run: CopyRun, simulated) -> N
 
 def write_roster(path: Path, seed: int, *, simulated: bool) -> Path:
     sites = [f"site-{i:02d}" for i in range(4)]
-    tree = describe_roster(make_signed_roster(seed, sites), seed) | {"simulated": simulated}
+    tree = describe_roster(make_pinned_roster(seed, sites)) | {"simulated": simulated}
     path.write_text(json.dumps(tree, indent=2) + "\n")
     return path
 

@@ -28,8 +28,8 @@ def test_policy_has_the_sections_minima():
 
 
 def test_roster_of_a_simulation_says_what_it_is():
-    roster = simulated.make_signed_roster(1, SITES)
-    described = simulated.describe_roster(roster, 1)
+    roster = simulated.make_pinned_roster(1, SITES)
+    described = simulated.describe_roster(roster)
     assert described["simulated"] is True
-    assert roster.roster.federation.endswith("simulated")
-    assert decode(bytes.fromhex(described["roster"]), SignedRoster) == roster
+    assert roster.signed.roster.federation.endswith("simulated")
+    assert decode(bytes.fromhex(described["roster"]), SignedRoster) == roster.signed
