@@ -18,7 +18,6 @@ NOISE = "noise --target-epsilon 3 --sample-rate 0.0625 --steps 480"
 STEPS = "steps --target-epsilon 3 --noise-multiplier 2 --sample-rate 0.1"
 COMPARE = "compare --noise-multiplier 2 --sample-rate 0.1 --steps 40"
 SITES = "noise --target-epsilon 8 --steps 50 --unit site --sites 10"
-QUESTIONS = (EPSILON, NOISE, STEPS, COMPARE, SITES)
 EXAMPLES = [line for line in EPILOG.splitlines() if line.startswith("  fedtrain")]
 
 
@@ -171,7 +170,10 @@ def test_wrong_question_is_one_line(question: str, message: str, capsys: Capture
     assert message in refuse(question, capsys)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(
+    "question",
+    [EPSILON, SITES, *(pytest.param(q, marks=pytest.mark.slow) for q in (NOISE, STEPS, COMPARE))],
+)
 def test_picture_is_written_and_named_last(question: str, folder: Path, capsys: Capture) -> None:
     text = ask(f"{question} --picture a.png", capsys)
     assert text.splitlines()[-1] == "a.png"
