@@ -70,7 +70,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _add_noise(compare)
     _add_steps(compare)
     picture = "epsilon against steps, by accountant and relation"
-    _add_common(compare, picture, run=_run_compare, relation=False)
+    _add_common(compare, picture, run=_run_compare, whole=False)
 
 
 def _add(
@@ -119,7 +119,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(
-    parser: argparse.ArgumentParser, picture: str, *, run: Any, relation: bool = True
+    parser: argparse.ArgumentParser, picture: str, *, run: Any, whole: bool = True
 ) -> None:
     parser.add_argument(
         "--sample-rate",
@@ -128,20 +128,20 @@ def _add_common(
         help="probability of a unit in a step (default: 1 under --unit site, else to be given)",
     )
     parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="of the epsilon")
-    if relation:
+    if whole:
         parser.add_argument(
             "--relation",
             choices=RELATIONS,
             default=RELATIONS[0],
             help="neighbours: one unit more or less, or one exchanged",
         )
+        parser.add_argument(
+            "--sites",
+            type=_parse_count,
+            metavar="N",
+            help="under --unit site: also say how large the noise is on the mean of N sites",
+        )
     parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help="what is protected")
-    parser.add_argument(
-        "--sites",
-        type=_parse_count,
-        metavar="N",
-        help="under --unit site: also say how large the noise is on the mean of N sites",
-    )
     parser.add_argument(
         "--records",
         type=_parse_count,
@@ -235,9 +235,10 @@ def _build_question(args: argparse.Namespace, *, noise_multiplier: float, steps:
         raise ConfigError(
             f"--picture {args.picture}: the picture is a PNG; give a name that ends in .png"
         )
-    if args.sites is not None and (args.unit != "site" or args.sites < 1):
+    sites = getattr(args, "sites", None)
+    if sites is not None and (args.unit != "site" or sites < 1):
         raise ConfigError(
-            f"--sites {args.sites} with --unit {args.unit}: give at least 1, and --unit site"
+            f"--sites {sites} with --unit {args.unit}: give at least 1, and --unit site"
         )
     if args.sample_rate is None and args.unit != "site":
         raise ConfigError(
@@ -246,7 +247,7 @@ def _build_question(args: argparse.Namespace, *, noise_multiplier: float, steps:
     check_records(args.records)
     rate = 1.0 if args.sample_rate is None else args.sample_rate
     relation: NeighbouringRelation = getattr(args, "relation", RELATIONS[0])
-    question = Question(noise_multiplier, rate, steps, args.delta, relation, args.unit, args.sites)
+    question = Question(noise_multiplier, rate, steps, args.delta, relation, args.unit, sites)
     question.to_event()
     return question
 
