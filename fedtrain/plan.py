@@ -258,6 +258,18 @@ def compute_spent(config: Config, *, joined: int, done: int) -> PrivacyCost | No
     return compute_planned_site_cost(config, done if sampled else joined)
 
 
+def find_accountants(config: Config) -> tuple[str | None, str | None]:
+    """Return what computes the epsilon of the config's first unit, and of a second, a site."""
+    rounds = config.federation.rounds
+    first = compute_spent(config, joined=rounds, done=rounds)
+    both = config.privacy.covers_records and config.privacy.covers_sites
+    second = compute_planned_site_cost(config) if both else None
+    return (
+        None if first is None else first.accountant,
+        None if second is None else second.accountant,
+    )
+
+
 def get_target_epsilon(config: Config) -> float | None:
     """Return what the whole run may cost in the config's first unit, where a target is given."""
     privacy = config.privacy

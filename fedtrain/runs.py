@@ -69,6 +69,7 @@ class RunState:
     seconds: float = 0.0
     reason: str | None = None
     accountant: str | None = None
+    site_accountant: str | None = None
     best_round: int | None = None
     best_loss: float | None = None
     checkpoint: str | None = None
@@ -204,10 +205,12 @@ class RunDirectory:
         with self.writing():
             self._write_state(status=status, reason=reason)
 
-    def write_setting(self, *, sites: int, accountant: str | None) -> None:
-        """Write how many sites the run has, and what computes its epsilon."""
+    def write_setting(
+        self, *, sites: int, accountant: str | None, site_accountant: str | None = None
+    ) -> None:
+        """Write how many sites the run has, and what computes its epsilon, or both of them."""
         with self.writing():
-            self._write_state(sites=sites, accountant=accountant)
+            self._write_state(sites=sites, accountant=accountant, site_accountant=site_accountant)
 
     def write_json(self, name: str, tree: Any) -> None:
         """Write a file of the run directory as JSON, atomically."""

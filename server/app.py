@@ -18,7 +18,7 @@ from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import compute_spent, get_target_epsilon
+from fedtrain.plan import find_accountants, get_target_epsilon
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.files import load_root_key, load_roster
 from fedtrain.secagg.roster import PinnedRoster
@@ -77,9 +77,8 @@ def run_federation(
     """
     config = run.config
     setting = set_up(grid, config, run_id=run.state.run_id, simulated=simulated, roster=roster)
-    cost = compute_spent(config, joined=config.federation.rounds, done=config.federation.rounds)
-    accountant = None if cost is None else cost.accountant
-    run.write_setting(sites=len(setting.members), accountant=accountant)
+    first, second = find_accountants(config)
+    run.write_setting(sites=len(setting.members), accountant=first, site_accountant=second)
     central_test = None
     if config.data.central_test:
         central_test = Shards.open(config).load_central_test(setting.preparation)
