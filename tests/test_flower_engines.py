@@ -22,6 +22,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from clients.custody import create_custody
+from fedtrain.ledger.verify import read_noted_heads, verify_ledger
+from fedtrain.report.verify import verify_run
+from fedtrain.secagg.files import save_public_key, save_roster
+from fedtrain.secagg.roster import Identity, make_roster, sign_roster
+
 APP = Path(__file__).resolve().parents[1] / "simulations" / "flower-app"
 COMMANDS = Path(sys.executable).parent
 START_SECONDS, RUN_SECONDS, STOP_SECONDS = 60, 240, 20
@@ -65,6 +71,10 @@ noise_multiplier = 1.0
 """
 
 
+# Sites with keys, policy and ledger of their own; no plain update leaves one.
+SECURE = PRIVATE.replace('mode = "off"', 'mode = "protocol"').replace("sites = 2", "sites = 3")
+
+
 @dataclass(frozen=True)
 class Link:
     """A running SuperLink and how to reach it."""
@@ -73,11 +83,11 @@ class Link:
     port: int
     environment: dict[str, str]
 
-    def run(self, scenario: str, name: str, *options: str) -> str:
+    def run(self, scenario: str, name: str, *options: str, extra: str = "") -> str:
         """Run a scenario through `flwr run`; return what it showed."""
         file, out = self.folder / f"{name}.toml", self.folder / name
         file.write_text(f'[run]\nname = "{name}"\n{scenario}')
-        settings = f'scenario="{file}" out="{out}"'
+        settings = f'scenario="{file}" out="{out}" {extra}'
         return self.call("run", APP, "lab", "--stream", "--run-config", settings, *options)
 
     def list_runs(self) -> list[dict]:
@@ -291,6 +301,61 @@ def test_superlink_private_run_draws_from_the_operating_system(superlink):
     entries += read_lines(second / "ledger.jsonl")
     assert len({entry["update_digest"] for entry in entries}) == 4
     assert (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    """A federation's folder: three sites' folders, and the roster that its root signed."""
+    folder, root = tmp_path_factory.mktemp("federation"), Identity.generate()
+    sites = [create_custody(folder / name, name) for name in ("anna", "berta", "clara")]
+    keys = {site.name: site.identity.public_key for site in sites}
+    roster = sign_roster(make_roster("lab", 1, keys=keys), root)
+    for place in (folder, *(site.path for site in sites)):
+        save_public_key(place / "root.pub", root.public_key)
+        save_roster(place / "roster.bin", roster)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure_superlink(tmp_path_factory, federation):
+    """A SuperLink with three SuperNodes, each with its site's folder."""
+    port, *node_ports = find_free_ports(4)
+    with (
+        start_superlink(tmp_path_factory.mktemp("secure"), port) as link,
+        ExitStack() as nodes,
+    ):
+        for i, (name, node_port) in enumerate(
+            zip(("anna", "berta", "clara"), node_ports, strict=True)
+        ):
+            address = ("--host", "127.0.0.1", "--port", str(node_port))
+            own = f'partition-id={i} num-partitions=3 site-dir="{federation / name}"'
+            command = ("--insecure", "--superlink", f"127.0.0.1:{port}", *address)
+            process = run_process(link, name, "flower-supernode", *command, "--node-config", own)
+            nodes.enter_context(process)
+        yield link
+
+
+@pytest.mark.slow
+def test_superlink_runs_the_protocol_with_real_sites(secure_superlink, federation):
+    pinned = f'roster="{federation / "roster.bin"}" root="{federation / "root.pub"}"'
+    shown = secure_superlink.run(SECURE, "secure", extra=pinned)
+    run = secure_superlink.folder / "secure"
+    assert read_state(run)["status"] == "finished", shown
+    (line,) = read_lines(run / "metrics.jsonl")
+    assert (line["survivors"], line["threshold"]) == (3, 3)
+    assert "void" not in line
+    assert not [check for check in verify_run(run) if check.failed]
+
+
+@pytest.mark.slow
+def test_real_sites_pay_from_their_own_ledgers(secure_superlink, federation):
+    run = secure_superlink.folder / "secure"
+    assert run.exists(), "the test before this one runs the federation"
+    for name in ("anna", "berta", "clara"):
+        heads = read_noted_heads(run, name)
+        assert len(heads) == 1
+        checks = verify_ledger(federation / name / "ledger", heads=heads)
+        assert not [check for check in checks if check.failed]
 
 
 @pytest.mark.ray
