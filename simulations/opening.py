@@ -60,7 +60,7 @@ def open_config(config: Config) -> Opened:
         ConfigError: The config cannot run.
         DataError: The data cannot be used; says at which site.
     """
-    shards = Shards.open(config)
+    shards = Shards.open(config, strict=True)  # the operator owns the data, and is told
     checked = _settle_sites(config, len(shards))
     _verify_strategy(checked, len(shards))
     statistics = (shards.compute_statistics(site) for site in range(len(shards)))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.data.columns import Category, encode_values
-from fedtrain.data.persons import read_persons
+from fedtrain.data.persons import digest_persons, read_persons
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records, check_arrays
 from fedtrain.errors import DataError
@@ -88,9 +88,10 @@ def load_npz(path: Path) -> Records:
         if arrays["site"].shape != arrays["y"].shape:
             raise DataError(f"{path.name}: 'site' and 'y' differ in length; give one a record")
         sites = _encode(arrays["site"], f"{path.name}: 'site'")
-    persons = None
+    persons = digests = None
     if "person" in arrays:
         persons = read_persons(arrays["person"], len(labels), f"{path.name}: 'person'")
+        digests = digest_persons(arrays["person"])
     central = None
     if "x_test" in arrays and "y_test" in arrays:
         test = arrays["x_test"], arrays["y_test"]
@@ -98,7 +99,7 @@ def load_npz(path: Path) -> Records:
         if test[0].shape[1:] != arrays["x"].shape[1:]:
             raise DataError(f"{path.name}: x_test has another shape than x; give both the same")
     public = PublicConstants(input_shape=arrays["x"].shape[1:])
-    return Records(arrays["x"], labels, public, sites, central, persons)
+    return Records(arrays["x"], labels, public, sites, central, persons, digests)
 
 
 def encode_labels(features: NDArray[Any], labels: NDArray[Any], name: str) -> Category:

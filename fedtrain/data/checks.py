@@ -10,7 +10,8 @@ from fedtrain.config import Config
 from fedtrain.data.columns import Category, Table
 from fedtrain.data.frames import suggest_name
 from fedtrain.data.partition import Partition
-from fedtrain.data.records import Records, find_unusable
+from fedtrain.data.records import Records, find_unusable, mark_usable
+from fedtrain.data.requirements import resolve_preparation_kind
 from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
@@ -27,14 +28,32 @@ def verify_records(
         records: All records.
         partition: Which site has which.
         names: Name of each site.
-        min_records: Fewest records a site may have.
+        min_records: Fewest records a site may have; 0: no site is refused for too few.
 
     Raises:
         DataError: A site has too few records, a value is NaN or infinite, or a label is none of
             the public classes; the message names the site.
     """
-    _verify_sizes(partition, names, min_records)
+    if min_records:
+        _verify_sizes(partition, names, min_records)
     _verify_values(records, partition, names)
+
+
+def leave_out_unusable(records: Records, config: Config) -> Records:
+    """Return the records that a run can use, each judged by itself.
+
+    Left out are those that `verify_records` and the preparation refuse: a value that is NaN (in a
+    table only where nothing fills it), infinite or beyond float32, or a label that is no public
+    class. The central test set, which is no site's, stays as it is.
+    """
+    filled = resolve_preparation_kind(config, records.public) == "bounds"
+    usable = mark_usable(records.features, missing_allowed=filled)
+    if records.public.label_names is not None:
+        usable &= records.labels.recode(records.public.label_names) >= 0
+    if usable.all():
+        return records
+    logger.warning("event=unusable_records_left_out")
+    return records.take(np.flatnonzero(usable))
 
 
 def verify_columns(records: Records) -> None:
@@ -50,7 +69,8 @@ def verify_columns(records: Records) -> None:
 
 def verify_persons(records: Records, config: Config) -> None:
     """Raise ConfigError where persons are to be protected and the source does not tell them."""
-    if config.privacy.covers_persons and records.persons is None:
+    told = records.persons is not None and records.person_digests is not None
+    if config.privacy.covers_persons and not told:
         raise ConfigError(
             f"privacy.unit = {config.privacy.unit!r} needs the person of each record, which"
             f" data.source = {config.data.source!r} does not say here; name data.person_column"

@@ -153,6 +153,14 @@ def name_categories(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name_values(pl.Series(list(names), dtype=pl.String)).to_list())
 
 
+def mark_readable(frame: pl.DataFrame, numeric: Iterable[str]) -> pl.Series:
+    """Say of each row of a cleaned frame whether its numeric cells are numbers or missing."""
+    readable = pl.repeat(True, frame.height, eager=True)
+    for name in numeric:
+        readable &= frame[name].is_null() | frame[name].cast(pl.Float64, strict=False).is_not_null()
+    return readable
+
+
 def _read_numbers(series: pl.Series, *, zero_is_missing: bool) -> Numeric:
     numbers = series.cast(pl.Float64, strict=False)
     if numbers.null_count() > series.null_count():

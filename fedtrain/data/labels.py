@@ -53,21 +53,24 @@ def parse_expression(text: str) -> LabelExpression | None:
     return LabelExpression(column, operator, match["text"])
 
 
-def compute_label(values: pl.Series, expression: LabelExpression) -> pl.Series:
+def compute_label(
+    values: pl.Series, expression: LabelExpression, *, strict: bool = True
+) -> pl.Series:
     """Return the outcome for every row: boolean, null where the value is missing.
 
     Args:
         values: The column, missing values as null.
         expression: What to compare with.
+        strict: Refuse text where a number is asked for; else it counts as missing.
 
     Raises:
-        DataError: A number is asked for and the column holds text.
+        DataError: A number is asked for and the column holds text, and `strict`.
     """
     constant = expression.constant
     if isinstance(constant, str):
         return _compare(values.cast(pl.String), expression.operator, constant)
     numbers = values.cast(pl.Float64, strict=False)
-    if numbers.null_count() > values.null_count():
+    if strict and numbers.null_count() > values.null_count():
         raise DataError(
             f"label column {expression.column!r} holds text that is no number; compare with a"
             f" quoted text, or list that text in data.missing"

@@ -1,11 +1,13 @@
 """Which person each record is about, as a number; who that is is forgotten as it is read.
 
-All that is kept is which records belong together. So a name of a person can be in no message, log,
+All that is kept is which records belong together, and a digest of the name, by which a split under
+privacy is drawn and which stays in this process. So a name of a person can be in no message, log,
 fingerprint or saved model, and is no feature.
 
 Shapes: n records, p persons.
 """
 
+import hashlib
 from typing import Any, Final
 
 import numpy as np
@@ -66,6 +68,23 @@ def read_persons(names: NDArray[Any], records: int, source: str) -> NDArray[np.i
             " those records"
         )
     return number_persons(names)
+
+
+def digest_persons(names: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return a digest of each record's person's name, `(n,)`.
+
+    Args:
+        names: As `read_persons` takes them, `(n,)`.
+
+    Guarantees:
+        A record's digest depends on its own name alone: not on which others there are, nor on
+        whether they made the array one of texts, of integers or of floats. Two persons share one
+        by chance only (2^-64 a pair), and are then split together.
+    """
+    distinct, owner = np.unique(names, return_inverse=True)
+    texts = [value.strip() if isinstance(value, str) else str(int(value)) for value in distinct]
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    return np.frombuffer(b"".join(digests), "<u8")[owner.reshape(-1)]
 
 
 def compute_person_labels(

@@ -20,7 +20,7 @@ Shapes: n records, c classes.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ from fedtrain.data.requirements import (
     verify_preparation,
 )
 from fedtrain.data.statistics import Statistics, sum_statistics
-from fedtrain.errors import ConfigError, DataError
+from fedtrain.errors import ConfigError, DataError, PeerError
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,30 @@ def fit_preparation(
         missing=config.data.missing,
         zero_is_missing=config.data.zero_is_missing,
     )
+
+
+def verify_public(preparation: Preparation, config: Config, public: PublicConstants) -> None:
+    """Refuse a preparation that is not what the config makes of public constants alone.
+
+    It comes from the coordinator. One of its own making could scale a record beyond float32, or
+    give it a class that the model lacks, and read from the site's refusal that it is there.
+
+    Args:
+        preparation: As received; of a table it may have columns that this site lacks.
+        config: The run's config, under privacy.
+        public: What is known of this site's data without a record.
+
+    Raises:
+        PeerError: It is another.
+        ConfigError: It lacks a column that the config gives bounds or categories of.
+    """
+    columns = preparation.columns
+    names = None if columns is None else tuple(column.name for column in columns)
+    if preparation != fit_preparation((), config, replace(public, columns=names)):
+        raise PeerError(
+            "the preparation is not the one that the config gives from public constants; the"
+            " coordinator runs another version, or asks for what the guarantee does not cover"
+        )
 
 
 def _fit_array(

@@ -3,13 +3,14 @@
 Shapes: n records, each an array of `input_shape` or a row of a table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.data.columns import Category, Numeric, Table
+from fedtrain.data.persons import number_persons
 from fedtrain.data.public import PublicConstants
 from fedtrain.errors import DataError
 
@@ -29,6 +30,8 @@ class Records:
         central: Features and labels of a central test set, where the source has one.
         persons: Person of each record `(n,)`, 0..p-1 in order of first appearance, where the
             source says who a record is about.
+        person_digests: Digest of each person's name `(n,)`; see `persons.digest_persons`. Set
+            where `persons` is; it leaves the process in nothing.
     """
 
     features: Features
@@ -37,9 +40,22 @@ class Records:
     sites: Category | None = None
     central: tuple[Features, Category] | None = None
     persons: NDArray[np.int64] | None = None
+    person_digests: NDArray[np.uint64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> "Records":
+        """Return the records `indices`; classes, sites and the central test set stay."""
+        persons, digests = self.persons, self.person_digests
+        return replace(
+            self,
+            features=take_features(self.features, indices),
+            labels=self.labels.take(indices),
+            sites=None if self.sites is None else self.sites.take(indices),
+            persons=None if persons is None else number_persons(persons[indices]),
+            person_digests=None if digests is None else digests[indices],
+        )
 
 
 def take_features(features: Features, indices: NDArray[np.int64]) -> Features:
@@ -69,6 +85,27 @@ def find_unusable(features: Features) -> tuple[int, str] | None:
         return None
     row, *index = np.argwhere(~(np.abs(features) <= LARGEST))[0].tolist()
     return row, f"feature index {index[0] if len(index) == 1 else tuple(index)}"
+
+
+def mark_usable(features: Features, *, missing_allowed: bool) -> NDArray[np.bool_]:
+    """Say of each row whether a preparation can take it, `(n,)`; see `find_unusable`.
+
+    Args:
+        features: Rows.
+        missing_allowed: Whether the preparation fills numbers that a table's row lacks.
+    """
+    if isinstance(features, Table):
+        usable = np.ones(len(features), dtype=np.bool_)
+        for column in features.columns.values():
+            if isinstance(column, Numeric):
+                there = np.abs(column.values) <= LARGEST  # NaN is not
+                usable &= (there | np.isnan(column.values)) if missing_allowed else there
+        return usable
+    if find_unusable(features) is None:
+        return np.ones(len(features), dtype=np.bool_)
+    finite = (np.abs(features) <= LARGEST).reshape(len(features), -1)
+    rows: NDArray[np.bool_] = np.all(finite, axis=1)
+    return rows
 
 
 def check_arrays(features: NDArray[Any], labels: NDArray[Any], name: str) -> None:

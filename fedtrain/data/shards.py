@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fedtrain.config import Config
 from fedtrain.data.checks import (
+    leave_out_unusable,
     verify_columns,
     verify_persons,
     verify_records,
     warn_of_poor_sites,
 )
+from fedtrain.data.coins import compute_person_coins, compute_record_coins
 from fedtrain.data.columns import Table
 from fedtrain.data.fingerprint import compute_fingerprint
 from fedtrain.data.partition import (
@@ -26,15 +28,20 @@ from fedtrain.data.partition import (
     partition_records,
 )
 from fedtrain.data.persons import number_persons, verify_one_site
-from fedtrain.data.preparation import Preparation
+from fedtrain.data.preparation import Preparation, verify_public
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Features, Records, take_features
 from fedtrain.data.requirements import verify_preparation
 from fedtrain.data.sources import load_records
-from fedtrain.data.splits import SplitIndices, split_persons, split_records
+from fedtrain.data.splits import (
+    SplitIndices,
+    split_by_coins,
+    split_persons,
+    split_records,
+)
 from fedtrain.data.statistics import Statistics, compute_statistics
 from fedtrain.errors import ConfigError, DataError
-from fedtrain.seeds import make_numpy_generator
+from fedtrain.seeds import derive_seed, make_numpy_generator
 
 CACHE_BYTES: Final = 512 * 2**20
 
@@ -61,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Shard:
-    """One site's records, prepared; a split may be empty, train is not."""
+    """One site's records, prepared; a split may be empty, train where records are protected."""
 
     train: Split
     validation: Split
@@ -70,6 +77,12 @@ class Shard:
 
 class Shards:
     """The sites' records; the raw data is held once, sites are indices into it.
+
+    Guarantees:
+        Where records or persons are protected, one unit more or less at a site changes that unit
+        in one split and nothing else: see `splits.split_by_coins`. Neighbours are a site's records
+        as they are dealt to it: every scheme but `natural` deals by position, and stands for sites
+        that came by their records somehow.
 
     Attributes:
         site_names: Name of each site, by its index.
@@ -87,8 +100,13 @@ class Shards:
         self._cache = _ShardCache(CACHE_BYTES)
 
     @classmethod
-    def open(cls, config: Config) -> "Shards":
+    def open(cls, config: Config, *, strict: bool = False) -> "Shards":
         """Read, check and partition the data that the config names.
+
+        Args:
+            config: The run's config.
+            strict: Refuse what `from_records` would otherwise leave out or put up with. Only for
+                who owns the data and alone sees the refusal; without protection it is always so.
 
         Raises:
             ConfigError: A key is missing, or names what is not there, or persons are to be
@@ -101,18 +119,32 @@ class Shards:
             it, with all of their records. A deployed site sees its own records alone and cannot
             tell whether a person is at others too; see `persons.verify_one_site`.
         """
-        return cls.from_records(load_records(config), config)
+        records = load_records(config, strict=strict or not config.privacy.covers_records)
+        return cls.from_records(records, config, strict=strict)
 
     @classmethod
-    def from_records(cls, records: Records, config: Config) -> "Shards":
-        """Check and partition records that are already in memory; see `open`."""
+    def from_records(cls, records: Records, config: Config, *, strict: bool = False) -> "Shards":
+        """Check and partition records that are already in memory; see `open`.
+
+        Guarantees:
+            Where records or persons are protected and unless `strict`, a natural site is not
+            refused for the number of its records, nor for a value or label of one: a record that
+            cannot be used is left out, which depends on that record alone. A coordinator that sees
+            a refusal would learn of a record from it. What `load_records` cannot read at all is
+            still refused: a damaged file, one without a row, an array of labels or persons that
+            has a gap.
+        """
         public = apply_config(records.public, config)
         verify_preparation(config, public)
         records = replace(records, public=public)
         verify_columns(records)
         verify_persons(records, config)
+        protected = config.privacy.covers_records and not strict
+        if protected:
+            records = leave_out_unusable(records, config)
         partition, site_names = _partition(records, config)
-        verify_records(records, partition, site_names, min_records=config.partition.min_records)
+        least = 0 if protected else config.partition.min_records
+        verify_records(records, partition, site_names, min_records=least)
         warn_of_poor_sites(records.labels, partition, site_names, config=config)
         return cls(config, records, partition=partition, site_names=site_names)
 
@@ -120,7 +152,16 @@ class Shards:
         return len(self.site_names)
 
     def compute_statistics(self, site: int) -> Statistics:
-        """Return the sums over the training records of a site."""
+        """Return the sums over the training records of a site.
+
+        Raises:
+            ConfigError: Records are protected, and sums of them would leave the site as they are.
+        """
+        if self._config.privacy.covers_records:
+            raise ConfigError(
+                f"privacy.unit = {self._config.privacy.unit!r} lets no sums over records leave a"
+                " site; set data.bounds, data.categories and data.classes"
+            )
         indices = self._partition.get_indices(site)
         train = indices[self._split(site).train]
         features = self._take(train)
@@ -133,20 +174,24 @@ class Shards:
 
         Raises:
             DataError: A label or value of this site is not what the preparation knows.
+            PeerError: Records are protected, and the preparation is not the public one.
         """
         cached = self._cache.get(site, preparation)
         if cached is not None:
             return cached
-        indices = self._partition.get_indices(site)
-        split = self._split(site)
-        parts = (split.train, split.validation, split.test)
-        rows = indices[np.concatenate(parts)]
-        try:
-            features = preparation.apply_features(self._take(rows))
-            labels = preparation.apply_labels(self._records.labels.take(rows))
-        except DataError as error:
-            raise DataError(f"site {self.site_names[site]!r}: {error}") from error
-        ends = np.cumsum([len(part) for part in parts]).tolist()
+        rows = self._partition.get_indices(site)
+        if self._config.privacy.covers_records:
+            verify_public(preparation, self._config, self.public)
+            features, labels = self._prepare(site, rows, preparation)
+            split = self._split_by_unit(site, rows, features=features, labels=labels)
+            order = np.concatenate(split.get_parts())
+            if len(split.train) < len(order):
+                rows, features, labels = rows[order], features[order], labels[order]
+        else:
+            split = self._split(site)
+            rows = rows[np.concatenate(split.get_parts())]
+            features, labels = self._prepare(site, rows, preparation)
+        ends = np.cumsum([len(part) for part in split.get_parts()]).tolist()
         splits = [
             Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
@@ -166,6 +211,17 @@ class Shards:
         """Return SHA-256 (hex) over all records and the partition; see `fingerprint`."""
         return compute_fingerprint(self._records, self._partition)
 
+    def _prepare(
+        self, site: int, rows: NDArray[np.int64], preparation: Preparation
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return prepared features and labels of records of a site."""
+        try:
+            features = preparation.apply_features(self._take(rows))
+            labels = preparation.apply_labels(self._records.labels.take(rows))
+        except DataError as error:
+            raise DataError(f"site {self.site_names[site]!r}: {error}") from error
+        return features, labels
+
     def _split(self, site: int) -> SplitIndices:
         """Split a site's records; seeded by the site's name, so that no other site matters."""
         data = self._config.data
@@ -183,6 +239,29 @@ class Shards:
             generator=generator,
             validation_fraction=validation,
             test_fraction=test,
+        )
+
+    def _split_by_unit(
+        self,
+        site: int,
+        rows: NDArray[np.int64],
+        *,
+        features: NDArray[Any],
+        labels: NDArray[np.int64],
+    ) -> SplitIndices:
+        """Split a site's prepared records by the coin of each, or of each one's person."""
+        data, digests = self._config.data, self._records.person_digests
+        if not data.validation_fraction and not data.test_fraction:
+            coins = np.zeros(len(rows))
+        else:
+            seed = derive_seed(self._config.run.seed, "split by unit", self.site_names[site])
+            key = seed.to_bytes(8, "big")
+            if digests is None:
+                coins = compute_record_coins(features, labels, key=key)
+            else:
+                coins = compute_person_coins(digests[rows], key=key)
+        return split_by_coins(
+            coins, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction
         )
 
     def _number_persons(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:

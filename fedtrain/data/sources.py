@@ -31,8 +31,12 @@ _TABLE_KEYS: Final = (
 )
 
 
-def load_records(config: Config) -> Records:
+def load_records(config: Config, *, strict: bool = True) -> Records:
     """Read every record that `data.source` and `data.path` name.
+
+    Args:
+        config: The run's config.
+        strict: Refuse a table for a cell that cannot be read; else its row is left out.
 
     Raises:
         ConfigError: The source is unknown, or a key that it needs is missing.
@@ -48,7 +52,7 @@ def load_records(config: Config) -> Records:
             )
         return _SKLEARN[data.source]()
     if data.source in (*_FOLDERS, *_FILES, *_TABLES):
-        return _load_files(config, _resolve_path(data.source, data.path))
+        return _load_files(config, _resolve_path(data.source, data.path), strict=strict)
     if ":" in data.source and not data.source.startswith("sklearn:"):
         return load_from_function(data.source, data.path)
     known = (*_SKLEARN, *_TABLES, *_FOLDERS, *_FILES)
@@ -57,7 +61,7 @@ def load_records(config: Config) -> Records:
     )
 
 
-def _load_files(config: Config, path: Path) -> Records:
+def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
     data = config.data
     match data.source:
         case "idx":
@@ -69,7 +73,7 @@ def _load_files(config: Config, path: Path) -> Records:
         case "text":
             return load_speeches(path, data.sequence_length)
         case _:
-            return load_table_files(config, path)
+            return load_table_files(config, path, strict=strict)
 
 
 def _verify_keys(config: Config) -> None:

@@ -22,10 +22,12 @@ from fedtrain.data.frames import (
     clean_frame,
     detect_kinds,
     encode_categories,
+    mark_readable,
     name_values,
     suggest_name,
 )
 from fedtrain.data.labels import EXPRESSION_NAMES, LabelExpression, compute_label, parse_expression
+from fedtrain.data.persons import digest_persons
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Records
 from fedtrain.data.requirements import resolve_preparation_kind, verify_preparation
@@ -38,12 +40,14 @@ _SITE: Final = "\x00site"
 _PERSON: Final = "\x00person"
 
 
-def load_table_files(config: Config, path: Path) -> Records:
+def load_table_files(config: Config, path: Path, *, strict: bool = True) -> Records:
     """Read the table that `data.path` names.
 
     Args:
         config: Label, columns, site and person column, and rules for missing values.
         path: A file, or a folder with one `.csv` or `.parquet` file a site.
+        strict: Refuse text in a numeric column, a label that is no class, and a row without a
+            person; else such rows are left out, or have a class that is not among the public ones.
 
     Returns:
         Records with a site for each row where there is a folder or a site column, and a person
@@ -67,8 +71,10 @@ def load_table_files(config: Config, path: Path) -> Records:
     frame = _move_person_column(frame, data, label_column)
     features = _select_features(frame, data, label_column)
     label = clean_frame(frame.select(label_column), data.missing).to_series()
-    labels = label if expression is None else compute_label(label, expression)
-    return _build_records(frame, features, labels, config=config, expression=expression)
+    labels = label if expression is None else compute_label(label, expression, strict=strict)
+    return _build_records(
+        frame, features, labels, config=config, expression=expression, strict=strict
+    )
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -196,46 +202,62 @@ def _build_records(
     *,
     config: Config,
     expression: LabelExpression | None,
+    strict: bool,
 ) -> Records:
     data = config.data
     public = apply_config(PublicConstants(columns=features), config)
     verify_preparation(config, public)
     sites = _encode_sites(frame[_SITE]) if _SITE in frame.columns else None
+    rules = _make_rules(config, public, features)
+    clean = clean_frame(frame.select(features), data.missing)
     keep = labels.is_not_null()
+    if not strict:
+        keep &= mark_readable(clean, rules.numeric)
+        if _PERSON in frame.columns:
+            keep &= frame[_PERSON].is_not_null()
     if not keep.all():
-        logger.warning("event=rows_without_label_left_out")
-        logger.debug("event=rows_without_label_left_out rows=%d", (~keep).sum())
-        frame, labels = frame.filter(keep), labels.filter(keep)
-    if not frame.height:
+        event = "rows_without_label" if strict else "unusable_rows"
+        logger.warning("event=%s_left_out", event)
+        frame, clean, labels = frame.filter(keep), clean.filter(keep), labels.filter(keep)
+    if strict and not frame.height:
         raise DataError(f"label column {data.label!r} has no value in any row; check data.label")
+    natural = config.partition.scheme == "natural" and sites is not None
+    kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
+    persons = _number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None
+    return Records(
+        features=build_table(clean, kinds, rules),
+        labels=_encode_labels(labels, expression, data.classes, strict=strict),
+        public=public,
+        sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
+        persons=persons,
+        person_digests=None if persons is None else digest_persons(frame[_PERSON].to_numpy()),
+    )
+
+
+def _make_rules(config: Config, public: PublicConstants, features: tuple[str, ...]) -> FrameRules:
+    data = config.data
     is_public = config.privacy.unit != "none" or (
         resolve_preparation_kind(config, public) == "bounds"
     )
     categorical = (*data.categorical, *data.categories)
-    rules = FrameRules(
+    return FrameRules(
         missing=data.missing,
         zero_is_missing=data.zero_is_missing,
         categorical=categorical,
         numeric=tuple(name for name in features if is_public and name not in categorical),
     )
-    clean = clean_frame(frame.select(features), data.missing)
-    natural = config.partition.scheme == "natural" and sites is not None
-    kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
-    return Records(
-        features=build_table(clean, kinds, rules),
-        labels=_encode_labels(labels, expression, data.classes),
-        public=public,
-        sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
-        persons=_number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None,
-    )
 
 
 def _encode_labels(
-    labels: pl.Series, expression: LabelExpression | None, classes: tuple[str, ...] | None
+    labels: pl.Series,
+    expression: LabelExpression | None,
+    classes: tuple[str, ...] | None,
+    *,
+    strict: bool,
 ) -> Category:
     if expression is None:
         numbers = labels.cast(pl.Float64, strict=False)
-        if (numbers != numbers.round()).any():
+        if strict and (numbers != numbers.round()).any():
             raise DataError(
                 f"label column {labels.name!r} holds fractions, which are no classes; compare it,"
                 f" e.g. data.label = '{labels.name} > 0'"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedtrain.data.array_files import encode_labels
 from fedtrain.data.columns import Category
-from fedtrain.data.persons import read_persons
+from fedtrain.data.persons import digest_persons, read_persons
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records, check_arrays
 from fedtrain.errors import DataError
@@ -70,4 +70,5 @@ def _build_records(
     features, labels = arrays[0], encode_labels(arrays[0], arrays[1], reference)
     persons = read_persons(arrays[2], len(labels), reference) if len(arrays) == 3 else None
     public = PublicConstants(input_shape=features.shape[1:])
-    return Records(features, labels, public, sites, persons=persons)
+    digests = None if persons is None else digest_persons(arrays[2])
+    return Records(features, labels, public, sites, persons=persons, person_digests=digests)
