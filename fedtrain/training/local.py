@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
-from fedtrain.errors import PeerError
+from fedtrain.errors import DataError, PeerError
 from fedtrain.params import ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
@@ -30,6 +30,7 @@ from fedtrain.training.metrics import MetricSums, compute_metric_sums
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 
 EVALUATION_BATCH = 2048
+Persons = NDArray[np.int64]
 
 
 class PoissonSampler(Protocol):
@@ -91,6 +92,7 @@ class LocalTrainer:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._state = ModelState(model)
         plan = build_record_plan(config) if private else None
+        self._by_person = plan is not None and plan.unit == "person"
         self._private = None if plan is None else PrivateGradients(model, plan)
 
     def train(self, tasks: Sequence[LocalTask]) -> Iterator[LocalUpdate | PeerError]:
@@ -187,21 +189,34 @@ class LocalTrainer:
         if task.sampling is None or task.noise is None:
             raise ValueError("a task of Poisson batches needs generators of masks and noise")
         loss_sum, seen = 0.0, 0
+        persons = self._get_persons(task.records)
         for _ in range(steps):
-            chosen = torch.from_numpy(task.sampling.draw_poisson_subset(len(labels), rate=rate))
-            gradients, batch_loss = self._compute(features[chosen], labels[chosen], task.noise)
+            batch = _draw_batch(task.sampling, len(labels), rate=rate, persons=persons)
+            chosen = torch.from_numpy(batch)
+            owners = None if persons is None else torch.from_numpy(persons[batch])
+            gradients, batch_loss = self._compute(
+                features[chosen], labels[chosen], task.noise, owners=owners
+            )
             self._step(optimiser, gradients, task.proximal_mu, anchor)
             del gradients  # before the next are made
             loss_sum += batch_loss
             seen += len(chosen)
         return loss_sum, seen, steps
 
+    def _get_persons(self, records: Split) -> Persons | None:
+        """Return the person of each record, `(n,)`, where a person is what joins a step."""
+        if not self._by_person:
+            return None
+        if records.persons is None:
+            raise DataError("privacy.unit = 'person' needs the person of each record")
+        return records.persons
+
     def _compute(
-        self, features: Tensor, labels: Tensor, noise: SecureGenerator
+        self, features: Tensor, labels: Tensor, noise: SecureGenerator, *, owners: Tensor | None
     ) -> tuple[Sequence[Tensor], float]:
         """Return the gradients of a Poisson batch and the sum of its losses."""
         if self._private is not None:
-            return self._private.compute(features, labels, noise=noise)
+            return self._private.compute(features, labels, noise=noise, owners=owners)
         if not len(labels):
             return [torch.zeros_like(p) for p in self._parameters], 0.0
         divisor = self._training.expected_batch_size or 1.0
@@ -224,6 +239,17 @@ class LocalTrainer:
                 for g, p, a in zip(gradients, self._parameters, anchor, strict=True)
             ]
         optimiser.step(gradients)
+
+
+def _draw_batch(
+    sampling: PoissonSampler, records: int, *, rate: float, persons: Persons | None
+) -> Persons:
+    """Return the indices of a Poisson batch: of records, or of all records of persons."""
+    if persons is None:
+        return sampling.draw_poisson_subset(records, rate=rate)
+    joined = np.zeros(int(persons.max(initial=-1)) + 1, dtype=np.bool_)
+    joined[sampling.draw_poisson_subset(len(joined), rate=rate)] = True
+    return np.flatnonzero(joined[persons])
 
 
 def _split_batches(records: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:

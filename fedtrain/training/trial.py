@@ -44,7 +44,7 @@ def verify_trainable(
     Raises:
         ConfigError: It breaks a rule of differential privacy, or raises while it trains.
     """
-    private = config.privacy.unit == "record"
+    private = config.privacy.covers_records
     if private:
         verify_private_model(model)
     if not is_function_reference(config.model.name):
@@ -107,7 +107,7 @@ def _take_step(model: nn.Module, config: Config, features: np.ndarray) -> None:
     )
     trainer = LocalTrainer(model, config.model_copy(update={"training": training}))
     task = LocalTask(
-        records=Split(features, np.zeros(len(features), np.int64)),
+        records=Split(features, np.zeros(len(features), np.int64), np.arange(len(features))),
         start=ModelState(model).read(),
         shuffling=torch.Generator().manual_seed(0),
         sampling=SecureGenerator.from_seed(0, "trial sampling") if rate else None,
