@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fedtrain.errors import ConfigError
 from fedtrain.training.attention_rule import ATTENTION_RULES
-from fedtrain.training.contributions import Contribution, Groups, Samples
+from fedtrain.training.contributions import CANCELLATION, Contribution, Groups, Samples
 from fedtrain.training.gradients import run_hooks
 from fedtrain.training.layer_rules import LAYER_RULES
 from fedtrain.training.recurrent_rules import RECURRENT_RULES
@@ -197,8 +197,10 @@ def _compute_norms(found: Sequence[Contribution], count: int, groups: Groups | N
         return torch.zeros(count if groups is None else len(groups.sizes))
     if groups is None:
         return _join_norms([contribution.compute_norms() for contribution in found])
-    norms = _join_norms([contribution.compute_group_norms(groups) for contribution in found])
-    return norms.div_(groups.sizes)
+    sums = _join_norms([contribution.compute_group_norms(groups) for contribution in found])
+    # Records of a person can cancel, as positions of a record can: see `contributions`.
+    most = groups.add_up(_join_norms([contribution.compute_norms() for contribution in found]))
+    return torch.hypot(sums, most * math.sqrt(CANCELLATION)).div_(groups.sizes)
 
 
 def _compute_weights(norms: Tensor, groups: Groups | None, *, max_grad_norm: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedtrain.errors import ConfigError
-from fedtrain.training.contributions import Contribution, Outer, Rows, Samples
+from fedtrain.training.contributions import Contribution, Outer, Positions, Rows, Samples
 from fedtrain.training.tape import Followed, Part, Rule
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
@@ -28,6 +28,10 @@ class LinearPart(Part):
     def apply(self, inputs: Tensor) -> Tensor:
         """Return the layer's output, recorded."""
         return self.watch(functional.linear(inputs, self.weight, self.bias), inputs)
+
+    def avoids_samples(self, inputs: Sequence[Tensor]) -> bool:
+        """See `Part`."""
+        return _has_few_positions(inputs, self.weight)
 
     def derive(self, uses: Pairs) -> list[Contribution]:
         """See `Part`."""
@@ -53,11 +57,19 @@ def derive_linear(uses: Pairs, *, weight: Tensor | None, bias: Tensor | None) ->
             return [Outer(weight, bias, inputs=inputs, gradients=gradients)]
         return [] if bias is None else [Samples(bias, gradients)]
     found: list[Contribution] = []
-    if weight is not None:
+    if weight is not None and _has_few_positions([inputs], weight):
+        found.append(Positions(weight, inputs=inputs, gradients=gradients))
+    elif weight is not None:
         found.append(Samples(weight, torch.bmm(gradients.transpose(1, 2), inputs)))
     if bias is not None:
         found.append(Samples(bias, gradients.sum(1)))
     return found
+
+
+def _has_few_positions(inputs: Sequence[Tensor], weight: Tensor) -> bool:
+    outputs, width = weight.shape
+    positions = sum(a[0].numel() for a in inputs) // width
+    return Positions.is_cheaper(positions, inputs=width, outputs=outputs)
 
 
 def _join_positions(tensors: Sequence[Tensor]) -> Tensor:

@@ -61,7 +61,7 @@ class _Lstm(torch.autograd.Function):
             torch.mul(f, cells[t], out=cells[t + 1]).addcmul_(i, g)
             torch.mul(torch.tanh(cells[t + 1], out=squashed[t]), o, out=hiddens[t + 1])
         ctx.weights, ctx.saved = weights, (gates, cells, squashed)
-        ctx.uses = _begin(weights, steps, hiddens, size=3 * gates.numel())
+        ctx.uses = _begin(weights, steps, hiddens, size=5 * gates.numel())
         # Views of one tensor may not be changed in place by whoever comes next: hence a copy.
         return hiddens[1:].clone(), hiddens[-1].clone(), cells[-1].clone()
 
@@ -119,7 +119,7 @@ class _Gru(torch.autograd.Function):
             third.addcmul_(both[:, :size], news[t]).tanh_()
             torch.lerp(third, last, both[:, size:], out=hiddens[t + 1])
         ctx.weights, ctx.saved = weights, (gates, news, hiddens)
-        ctx.uses = _begin(weights, steps, hiddens, size=3 * gates.numel())
+        ctx.uses = _begin(weights, steps, hiddens, size=5 * gates.numel())
         return hiddens[1:].clone(), hiddens[-1].clone()
 
     @staticmethod

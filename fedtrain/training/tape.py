@@ -117,10 +117,16 @@ class Part(ABC):
                 )
 
     def count_floats(self) -> int:
-        """Return about how many numbers the uses so far and their gradients will take."""
+        """Return about how many numbers the uses so far, and what is made of them, will take."""
         several = any(use.inputs.dim() > 2 for use in self._uses) or len(self._uses) > 1
-        made = sum(parameter.numel() for parameter in self.parameters) if several else 0
-        return made + sum(use.size for use in self._uses)
+        made = sum(parameter.numel() for parameter in self.parameters)
+        makes = several and not self.avoids_samples([use.inputs for use in self._uses])
+        return sum(use.size for use in self._uses) + (made if makes else 0)
+
+    def avoids_samples(self, inputs: Sequence[Tensor]) -> bool:
+        """Say whether the gradients of such inputs would not be made one record at a time."""
+        del inputs
+        return False
 
     def count_down(self) -> None:
         """Derive the gradients as soon as every use has its own, so that memory is free again."""

@@ -5,6 +5,8 @@ import json
 import sys
 from typing import Any, Final
 
+from fedtrain.errors import ConfigError
+
 DEFAULT: Final = ("a", "b")
 DESCRIPTION: Final = """\
 Time a round of simulated federated learning: a bare PyTorch loop, fedtrain with 1 and 2 workers,
@@ -17,6 +19,11 @@ Time secure aggregation: whole rounds of the protocol in this process, without a
 the sites dropped; what one site and the coordinator take, beside the floor (the masks' keystream
 and one addition each, at rates measured here) and Flower's SecAgg+ primitives on the same shapes.
 Combinations whose masks of all sites are beyond d n^2 = 2e10 are left out, unless --all.
+"""
+
+DP: Final = """\
+Time a step of differentially private training, in one thread: plain SGD, fedtrain, and Opacus'
+hooks, functorch, ew and ghost, in turn; twice, as the C library comes and with freed memory kept.
 """
 
 
@@ -51,6 +58,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     simulate.add_argument("--json", action="store_true", help="print one JSON object")
     simulate.set_defaults(run=_run_simulate)
     _register_secagg(kinds)
+    _register_dp(kinds)
 
 
 def _register_secagg(kinds: "argparse._SubParsersAction[Any]") -> None:
@@ -73,6 +81,19 @@ def _register_secagg(kinds: "argparse._SubParsersAction[Any]") -> None:
     secagg.add_argument("--all", action="store_true", help="leave no combination out")
     secagg.add_argument("--json", action="store_true", help="print one JSON object")
     secagg.set_defaults(run=_run_secagg)
+
+
+def _register_dp(kinds: "argparse._SubParsersAction[Any]") -> None:
+    dp = kinds.add_parser("dp", help="milliseconds and memory of a DP-SGD step", description=DP)
+    dp.add_argument("--models", nargs="+", metavar="MODEL", help="of those in the table, by key")
+    dp.add_argument(
+        "--batches", type=_positive, nargs="+", metavar="B", help="records a step (default: 32 256)"
+    )
+    dp.add_argument(
+        "--seconds", type=float, default=6.0, metavar="S", help="for each model and batch"
+    )
+    dp.add_argument("--json", action="store_true", help="print one JSON object")
+    dp.set_defaults(run=_run_dp)
 
 
 def _run_simulate(args: argparse.Namespace) -> int:
@@ -116,6 +137,32 @@ def _run_secagg(args: argparse.Namespace) -> int:
         return 0
     console = make_console(sys.stdout, WIDTH)
     console.print(render_secagg(found, threads=threads))
+    console.print(LEGEND)
+    return 0
+
+
+def _run_dp(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+
+    from .dp import ALLOCATORS, BATCHES, measure_dp
+    from .dp_models import CASES
+    from .dp_table import LEGEND, WIDTH, render_dp, to_json_dp
+
+    models = args.models or list(CASES)
+    for model in models:
+        if model not in CASES:
+            raise ConfigError(f"--models: '{model}' is unknown; choose {', '.join(CASES)}")
+    found = list(measure_dp(models, args.batches or BATCHES, seconds=args.seconds))
+    if args.json:
+        sys.stdout.write(json.dumps(to_json_dp(found), allow_nan=False) + "\n")
+        return 0
+    console = make_console(sys.stdout, WIDTH)
+    for allocator in ALLOCATORS:
+        console.print(render_dp(found, allocator))
+    for failed in (m for m in found if m.reason and m.allocator == "default"):
+        console.print(
+            f"{failed.contender} on {failed.model}, batch {failed.batch}: {failed.reason}"
+        )
     console.print(LEGEND)
     return 0
 

@@ -62,6 +62,14 @@ def make_ours(name: str, size: int, *, noise_multiplier: float = NOISE) -> Step:
     return step
 
 
+def load_opacus() -> None:
+    """Import all of Opacus that is used here."""
+    from opacus import grad_sample, layers, optimizers
+    from opacus.utils import fast_gradient_clipping_utils
+
+    del grad_sample, layers, optimizers, fast_gradient_clipping_utils
+
+
 def make_opacus(name: str, size: int, *, mode: str) -> Step:
     """Return a step by one of Opacus' ways to per-record gradients."""
     warnings.simplefilter("ignore")  # what Opacus and torch say of its hooks

@@ -1,5 +1,6 @@
 """What is measured of a contender, from inside its process: times of rounds, peak memory."""
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,21 @@ def read_peak_memory() -> int | None:
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
     return sum(_read_peak(pid) for pid in family)
+
+
+def read_memory(*, peak: bool = False) -> int | None:
+    """Return this process's resident bytes, or their peak; None where there is no `/proc`."""
+    value = _read_status(os.getpid(), "VmHWM" if peak else "VmRSS")
+    return 1024 * int(value.removesuffix("kB")) if value else None
+
+
+def reset_peak_memory() -> bool:
+    """Let the peak start from what is resident now; say whether the system can."""
+    try:
+        (_PROC / "self" / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _list_processes() -> list[int]:

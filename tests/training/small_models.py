@@ -63,6 +63,11 @@ MODELS = {
         ),
         SEQUENCES,
     ),
+    "linear_wide": (
+        lambda: nn.Sequential(nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 50), nn.Flatten(),
+                              nn.Linear(250, CLASSES)),
+        SEQUENCES,
+    ),
     "conv1d": (
         lambda: nn.Sequential(
             nn.Conv1d(4, 6, 2, padding="same", groups=2, dilation=2), nn.LayerNorm([6, 7]),
