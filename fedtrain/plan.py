@@ -270,12 +270,6 @@ def find_accountants(config: Config) -> tuple[str | None, str | None]:
     )
 
 
-def get_target_epsilon(config: Config) -> float | None:
-    """Return what the whole run may cost in the config's first unit, where a target is given."""
-    privacy = config.privacy
-    return privacy.target_epsilon if privacy.covers_records else privacy.site.target_epsilon
-
-
 def compute_mean_noise(config: Config, plan: SitePlan) -> float:
     """Return the noise's standard deviation on a coordinate of a round's mean update / the clip.
 

@@ -12,13 +12,13 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedtrain.config import Config
+from fedtrain.config import Config, to_tree
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import find_accountants, get_target_epsilon
+from fedtrain.plan import find_accountants
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.files import load_root_key, load_roster
 from fedtrain.secagg.roster import PinnedRoster
@@ -118,11 +118,10 @@ def write_results(run: RunDirectory, setting: Setting) -> None:
     # Matplotlib takes half a second to import: only at the end.
     from fedtrain.report.curves import draw_curves, draw_privacy
 
-    metrics = run.read_metrics()
-    target = get_target_epsilon(run.config)
+    metrics, config = run.read_metrics(), to_tree(run.config)
     with run.writing():
-        draw_curves(metrics, run.path / "curves.png", best_round=state.best_round)
-        draw_privacy(metrics, run.path / "privacy.png", target_epsilon=target)
+        draw_curves(metrics, run.path / "curves.png", best_round=state.best_round, config=config)
+        draw_privacy(metrics, run.path / "privacy.png", config=config)
 
 
 def _save(

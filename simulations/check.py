@@ -1,6 +1,6 @@
 """What a scenario would run and cost, said without running it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -17,7 +17,7 @@ from fedtrain.plan import (
 )
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.privacy.site_noise import SitePlan
-from fedtrain.report.privacy import NO_PRIVACY, UNCOVERED
+from fedtrain.report.privacy import NO_KEYS, NO_PRIVACY, UNCOVERED
 from fedtrain.report.tables import (
     format_bytes,
     format_count,
@@ -29,6 +29,7 @@ from fedtrain.secagg.policy import compute_default_threshold
 
 from .opening import Opened
 
+Compute = Callable[[int], PrivacyCost | None]
 _SHOWN_ROUNDS = 6
 # Noise of a mean update, as a share of the clip on every coordinate, from which it is warned of.
 SWAMPED: Final = 0.05
@@ -47,6 +48,8 @@ def render_check(opened: Opened) -> RenderableType:
         parts.append(NO_PRIVACY[config.secure_aggregation.mode])
     elif sends_metrics(config):
         parts.append(f"\nNot covered: {UNCOVERED}.")
+    else:
+        parts.append("\nMetrics are suppressed: no site sends a loss or an accuracy.")
     return Group(*parts)
 
 
@@ -90,20 +93,30 @@ def _tabulate_records(config: Config, plan: RecordPlan) -> RenderableType:
         f"\nWhat a site pays, by the rounds that it takes part in: {plan.unit}-level privacy, delta"
         f" {privacy.target_delta:g}, {privacy.neighbouring_relation}, noise multiplier"
         f" {plan.noise_multiplier:g}, clip {plan.max_grad_norm:g}.",
-        _tabulate(config, lambda rounds: compute_planned_cost(config, rounds)),
+        _tabulate(config, {"epsilon": lambda rounds: compute_planned_cost(config, rounds)}),
     )
 
 
 def _tabulate_sites(config: Config, plan: SitePlan) -> RenderableType:
     """Say what a site's guarantee costs, and how much noise it puts on the model."""
-    whom = "for those who see the models only" if plan.samples else "by the rounds that it joins"
-    return Group(
-        f"\nWhat is paid for a whole site, {whom}: delta {config.privacy.site.target_delta:g},"
-        f" {config.privacy.neighbouring_relation}, noise multiplier {plan.noise_multiplier:g},"
-        f" clip {plan.max_update_norm:g}.",
-        _tabulate(config, lambda rounds: compute_planned_site_cost(config, rounds)),
-        _describe_noise(config, plan),
+    clip = f"{plan.max_update_norm:g}"
+    if plan.bit_noise_multiplier is not None:
+        clip = f"adaptive, from {plan.first_update_norm:g}, at most {clip}"
+    columns: dict[str, Compute] = {"epsilon": lambda n: compute_planned_site_cost(config, n)}
+    if plan.samples:
+        columns["to the coordinator, at most"] = lambda n: compute_planned_site_cost(
+            config, n, outside=False
+        )
+    title = (
+        "\nWhat is paid for a whole site, by the rounds that"
+        f" {'are run' if plan.samples else 'it joins'}: delta"
+        f" {config.privacy.site.target_delta:g}, {config.privacy.neighbouring_relation}, noise"
+        f" multiplier {plan.noise_multiplier:g}, clip {clip}."
     )
+    parts = [title, _tabulate(config, columns), _describe_noise(config, plan)]
+    if config.secure_aggregation.mode == "arithmetic":
+        parts.append(f"\n{NO_KEYS}")
+    return Group(*parts)
 
 
 def _describe_noise(config: Config, plan: SitePlan) -> str:
@@ -121,11 +134,13 @@ def _describe_noise(config: Config, plan: SitePlan) -> str:
     return text
 
 
-def _tabulate(config: Config, compute: Callable[[int], PrivacyCost | None]) -> RenderableType:
+def _tabulate(config: Config, columns: Mapping[str, Compute]) -> RenderableType:
+    """Return a table of epsilons after some rounds, a column for each that there is."""
     rounds = config.federation.rounds
     shown = sorted({max(1, rounds * i // _SHOWN_ROUNDS) for i in range(_SHOWN_ROUNDS + 1)})
-    costs = [(n, compute(n)) for n in shown]
-    return make_table(
-        ("rounds", "epsilon"),
-        [(str(n), format_epsilon(cost.epsilon)) for n, cost in costs if cost is not None],
-    )
+    rows = []
+    for number in shown:
+        costs = [compute(number) for compute in columns.values()]
+        spent = [format_epsilon(None if cost is None else cost.epsilon) for cost in costs]
+        rows.append([str(number), *spent])
+    return make_table(["rounds", *columns], rows)

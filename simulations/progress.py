@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fedtrain.report.tables import format_epsilon
+
 _PLAIN_SECONDS = 5.0
 
 
@@ -84,8 +86,11 @@ def describe_round(metrics: Mapping[str, float]) -> str:
         ("train_loss", "loss {:.3f}"),
         ("val_accuracy", "validation {:.1%}"),
         ("test_accuracy", "test {:.1%}"),
-        ("epsilon", "epsilon {:.2f}"),
     )
     parts = [form.format(metrics[key]) for key, form in shown if key in metrics]
+    if "epsilon" in metrics:
+        parts.append(f"epsilon {format_epsilon(metrics['epsilon'])}")
+    if "site_epsilon" in metrics:
+        parts.append(f"of a site {format_epsilon(metrics['site_epsilon'])}")
     lost = int(metrics["cohort"]) - int(metrics["survivors"])
     return "  ".join([*parts, *([f"{lost} dropped"] if lost else [])])

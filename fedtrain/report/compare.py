@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fedtrain.report.guarantees import list_guarantees
 from fedtrain.report.run import Run
 from fedtrain.report.secure import find_voids, get_mode
 from fedtrain.report.tables import (
@@ -29,6 +30,8 @@ INCOMPARABLE: Final = (
     "These epsilons cannot be compared: delta, unit or neighbouring relation differ.\n"
 )
 UNSET: Final = "(not set)"
+# Prefix of the keys of a run's second and third epsilon, and what is added to their names.
+SPENT: Final = {"": "", "site_": ", site", "coordinator_": ", to coordinator"}
 
 
 def render_runs(runs: Sequence[Run]) -> RenderableType:
@@ -119,8 +122,12 @@ def _list_results(runs: Sequence[Run]) -> list[list[str]]:
         values = [run.get_last(key) for run in runs]
         if any(value is not None for value in values):
             rows.append([label_metric(key), *(format_number(value) for value in values)])
-    rows.append(["epsilon", *(format_epsilon(run.get_last("epsilon")) for run in runs)])
-    rows.append(["delta", *(_format_delta(run) for run in runs)])
+    rows.append(["unit", *(_format_unit(run) for run in runs)])
+    for prefix, label in SPENT.items():
+        rows.append(
+            [f"epsilon{label}", *(format_epsilon(run.get_last(f"{prefix}epsilon")) for run in runs)]
+        )
+        rows.append([f"delta{label}", *(_format_delta(run, prefix) for run in runs)])
     rows.append(["secure sum", *(get_mode(run) for run in runs)])
     if any(find_voids(run) for run in runs):
         rows.append(["void rounds", *(str(len(find_voids(run))) for run in runs)])
@@ -134,8 +141,14 @@ def _find_accuracy(run: Run) -> float | None:
     return run.get_last("val_accuracy") if test is None else test
 
 
-def _format_delta(run: Run) -> str:
-    delta = run.get_last("delta")
+def _format_unit(run: Run) -> str:
+    """Return what a run protects, in the config's words."""
+    unit = str(run.config.get("privacy", {}).get("unit", "none"))
+    return NOTHING if unit == "none" else unit
+
+
+def _format_delta(run: Run, prefix: str = "") -> str:
+    delta = run.get_last(f"{prefix}delta")
     return NOTHING if delta is None else f"{delta:g}"
 
 
@@ -147,9 +160,8 @@ def _identify_guarantee(run: Run) -> tuple[str, ...] | None:
     """Return what an epsilon must share with another to be comparable; None without any."""
     if run.get_last("epsilon") is None:
         return None
-    privacy = run.config.get("privacy", {})
-    keys = ("unit", "neighbouring_relation")
-    return (*(str(privacy.get(key)) for key in keys), _format_delta(run))
+    relation = str(run.config.get("privacy", {}).get("neighbouring_relation"))
+    return (*(one.unit for one in list_guarantees(run.config)[:1]), relation, _format_delta(run))
 
 
 def _sum_up(run: Run) -> float | None:

@@ -4,7 +4,7 @@ Same input, same bytes: the figures are drawn by Agg in a fixed style, without d
 Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedtrain.report.guarantees import Guarantee, list_guarantees
 from fedtrain.report.labels import End, label_ends
 from fedtrain.report.run import Run, to_finite
 from fedtrain.report.tables import format_epsilon, label_metric
@@ -58,7 +59,11 @@ MARKER_LIMIT: Final = 40  # points of a curve up to which each has its marker
 
 
 def draw_curves(
-    metrics: Sequence[dict[str, Any]], path: Path, *, best_round: int | None = None
+    metrics: Sequence[dict[str, Any]],
+    path: Path,
+    *,
+    best_round: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw accuracy and loss by round.
 
@@ -66,12 +71,14 @@ def draw_curves(
         metrics: One flat dict a round; absent, null and not finite values are gaps.
         path: The PNG file to write.
         best_round: The round whose model was kept, marked if given.
+        config: The resolved config as nested dicts; says why there are no metrics.
     """
+    empty = _explain_empty(config or {})
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=SIZE, layout="constrained")
         left, right = figure.subplots(1, 2)
-        _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round")
-        _draw_panel(right, metrics, LOSS_SERIES, title="Loss by round")
+        _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round", empty=empty)
+        _draw_panel(right, metrics, LOSS_SERIES, title="Loss by round", empty=empty)
         left.set_ylabel(_describe_utility(metrics))
         right.set_ylabel("mean loss")
         _limit_share(left)
@@ -81,22 +88,28 @@ def draw_curves(
 
 
 def draw_privacy(
-    metrics: Sequence[dict[str, Any]], path: Path, *, target_epsilon: float | None = None
+    metrics: Sequence[dict[str, Any]], path: Path, *, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Draw epsilon by round, and utility against epsilon.
+    """Draw each unit's epsilon by round, and utility against the first unit's.
 
     Args:
         metrics: One flat dict a round; without any epsilon the picture says so.
         path: The PNG file to write.
-        target_epsilon: What the whole run may cost, drawn as a line if given.
+        config: The resolved config as nested dicts: units, and targets, which are drawn as lines.
     """
-    spent = _get_points(metrics, "epsilon")
+    spent = [one for one in _list_spent(config or {}) if _get_points(metrics, one.key)]
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=SIZE if spent else NOTE_SIZE, layout="constrained")
         if spent:
             left, right = figure.subplots(1, 2)
-            _draw_spent(left, metrics, target_epsilon)
-            _draw_utility_by_epsilon(right, metrics)
+            _draw_spent(left, metrics, spent, targets=_get_targets(config or {}))
+            if any(_get_pairs(metrics, spent[0].key, key) for key, *_ in UTILITY_SERIES):
+                _draw_utility_by_epsilon(right, metrics, spent[0])
+            elif _get_points(metrics, "update_norm"):
+                _draw_clip(right, metrics)
+            else:
+                _set_rounds(right, title="Utility against epsilon", ylabel="")
+                _write_empty(right, _explain_empty(config or {}))
         else:
             _write_no_privacy(figure, claimed=any("delta" in line for line in metrics))
         _save(figure, path)
@@ -117,11 +130,13 @@ def draw_comparison(runs: Sequence[Run], path: Path, *, labels: Sequence[str]) -
         figure.set_layout_engine("constrained")
         left, right = figure.subplots(1, 2)
         for index, run in enumerate(runs):
-            _plot(left, run.get_series(key), label=labels[index], **_get_style(index))
+            points = run.get_series(key)
+            text = labels[index] if points else f"{labels[index]} (no {label})"
+            _plot(left, points, label=text, **_get_style(index))
         _set_rounds(left, title=f"{_capitalise(label)} by round", ylabel=label)
         if any(run.get_series("epsilon") for run in runs):
             right.set_title(f"{_capitalise(label)} against epsilon")
-            right.set(xlabel="epsilon (at the delta of the run)", ylabel=label)
+            right.set(xlabel=_describe_units(runs), ylabel=label)
             _draw_paths(right, runs, key)
         else:
             _draw_losses(right, runs)
@@ -136,6 +151,7 @@ def _draw_panel(
     series: Sequence[tuple[str, str, str, str]],
     *,
     title: str,
+    empty: str,
 ) -> None:
     ends: list[End] = []
     for key, label, colour, dashes in series:
@@ -147,48 +163,71 @@ def _draw_panel(
     if ends:
         label_ends(axes, ends)
     else:
-        _write_empty(axes, "not evaluated")
+        _write_empty(axes, empty)
 
 
 def _draw_spent(
-    axes: Axes, metrics: Sequence[dict[str, Any]], target_epsilon: float | None
+    axes: Axes,
+    metrics: Sequence[dict[str, Any]],
+    guarantees: Sequence[Guarantee],
+    *,
+    targets: Mapping[str, float],
 ) -> None:
-    points = _get_points(metrics, "epsilon")
-    _plot(axes, points, color=BLUE)
-    axes.set_ylim(0, 1.15 * max(points[-1][1], target_epsilon or 0) or 1)
-    if target_epsilon is not None:
-        axes.axhline(target_epsilon, color=ORANGE, linestyle="--", linewidth=1.2)
-        text = f"target of the whole run: {target_epsilon:g}"
-        axes.annotate(
-            text,
-            (0.02, target_epsilon),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            color=ORANGE,
-        )
-    delta = next((line["delta"] for line in reversed(metrics) if line.get("delta")), None)
-    at = "" if delta is None else f" (at delta = {delta:g})"
-    _set_rounds(axes, title="Epsilon spent so far", ylabel=f"epsilon, maximum over sites{at}")
-    label_ends(axes, [(points[-1], format_epsilon(points[-1][1]), BLUE)])
+    """Draw each epsilon by round, with its target and its delta."""
+    curves = [_get_points(metrics, one.key) for one in guarantees]
+    highest = max([points[-1][1] for points in curves] + list(targets.values()))
+    axes.set_ylim(0, 1.15 * highest or 1)
+    ends: list[End] = []
+    for one, points, colour in zip(guarantees, curves, PALETTE, strict=False):
+        _plot(axes, points, color=colour)
+        label = format_epsilon(points[-1][1])
+        ends.append((points[-1], f"{one.name}: {label}" if len(curves) > 1 else label, colour))
+        if one.prefix in targets:
+            colour = ORANGE if len(curves) == 1 else colour
+            _draw_target(axes, targets[one.prefix], colour)
+    unit = f" of {guarantees[0].name}" if len(curves) == 1 and guarantees[0].name else ""
+    label = f"epsilon{unit}{_describe_deltas(metrics, guarantees)}"
+    _set_rounds(axes, title="Epsilon spent so far, maximum over sites", ylabel=label)
+    label_ends(axes, ends)
 
 
-def _draw_utility_by_epsilon(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+def _draw_target(axes: Axes, target_epsilon: float, colour: str) -> None:
+    axes.axhline(target_epsilon, color=colour, linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f"target of the whole run: {target_epsilon:g}",
+        (0.02, target_epsilon),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        color=colour,
+    )
+
+
+def _draw_clip(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    """Draw the adaptive clip, which is all that a run without metrics tells of its updates."""
+    points = _get_points(metrics, "update_norm")
+    _plot(axes, points, color=GREEN)
+    axes.set_ylim(0, 1.15 * max(norm for _, norm in points))
+    _set_rounds(axes, title="Clip by round (metrics are suppressed)", ylabel="L2 clip of an update")
+    label_ends(axes, [(points[-1], f"{points[-1][1]:.3g}", GREEN)])
+
+
+def _draw_utility_by_epsilon(
+    axes: Axes, metrics: Sequence[dict[str, Any]], guarantee: Guarantee
+) -> None:
+    unit = f" of {guarantee.name}" if guarantee.name else ""
     axes.set_title("Utility against epsilon")
-    axes.set_xlabel("epsilon spent so far")
+    axes.set_xlabel(f"epsilon{unit} spent so far")
     axes.set_ylabel(_describe_utility(metrics))
     ends: list[End] = []
     for key, label, colour, dashes in UTILITY_SERIES:
-        points = _get_pairs(metrics, "epsilon", key)
+        points = _get_pairs(metrics, guarantee.key, key)
         if points:
             _plot(axes, points, color=colour, linestyle=dashes)
             ends.append((points[-1], label, colour))
-    if ends:
-        axes.set_xlim(0, 1.05 * max(x for (x, _), _, _ in ends) or 1)
-        _limit_share(axes)
-        label_ends(axes, ends)
-    else:
-        _write_empty(axes, "not evaluated")
+    axes.set_xlim(0, 1.05 * max(x for (x, _), _, _ in ends) or 1)
+    _limit_share(axes)
+    label_ends(axes, ends)
 
 
 def _draw_losses(axes: Axes, runs: Sequence[Run]) -> None:
@@ -271,6 +310,7 @@ def _mark_best(axes: Axes, best_round: int | None) -> None:
 
 
 def _write_empty(axes: Axes, text: str) -> None:
+    axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
 
 
@@ -290,6 +330,48 @@ def _get_pairs(metrics: Sequence[dict[str, Any]], first: str, second: str) -> Po
 def _describe_utility(metrics: Sequence[dict[str, Any]]) -> str:
     text = "accuracy (share correct)"
     return f"{text}, AUC" if _get_points(metrics, "test_auc") else text
+
+
+def _list_spent(config: Mapping[str, Any]) -> list[Guarantee]:
+    """Return the epsilons that a config's metrics have; without a config one of unknown unit."""
+    return list_guarantees(config) or [Guarantee("", "", "")]
+
+
+def _get_targets(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the whole run may cost, by the prefix of the epsilon that it is for."""
+    privacy = config.get("privacy", {})
+    tables = {"record": privacy, "person": privacy, "site": privacy.get("site", {})}
+    targets = {}
+    for one in list_guarantees(config):
+        target = to_finite(tables.get(one.unit, {}).get("target_epsilon"))
+        if target is not None and one.prefix != "coordinator_":
+            targets[one.prefix] = target
+    return targets
+
+
+def _describe_deltas(metrics: Sequence[dict[str, Any]], guarantees: Sequence[Guarantee]) -> str:
+    """Return the delta, or, where a site's is another than a record's, both."""
+    own = [one for one in guarantees if one.prefix != "coordinator_"]  # whose delta is the site's
+    found = {one.unit: metrics[-1].get(one.delta_key) for one in own}
+    deltas = {unit: f"{delta:g}" for unit, delta in found.items() if delta is not None}
+    if len(set(deltas.values())) > 1:
+        return f" (delta: {', '.join(f'{unit} {text}' for unit, text in deltas.items())})"
+    return f" (at delta = {next(iter(deltas.values()))})" if deltas else ""
+
+
+def _describe_units(runs: Sequence[Run]) -> str:
+    """Return the label of an axis of epsilons, of one unit or, said so, of several."""
+    names = dict.fromkeys(one.name for run in runs for one in list_guarantees(run.config)[:1])
+    if len(names) == 1:
+        return f"epsilon of {next(iter(names))} (at the delta of the run)"
+    return f"epsilon (not comparable: of {', of '.join(names)})"
+
+
+def _explain_empty(config: Mapping[str, Any]) -> str:
+    """Say why there are no metrics."""
+    if config.get("privacy", {}).get("metrics") == "suppressed":
+        return "metrics are suppressed:\nno site sent a loss or an accuracy"
+    return "not evaluated"
 
 
 def _save(figure: Figure, path: Path) -> None:

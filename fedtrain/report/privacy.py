@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from fedtrain.report.guarantees import UNITS
 from fedtrain.report.run import Run, to_finite
 from fedtrain.report.secure import get_mode
 from fedtrain.report.tables import format_epsilon
@@ -18,23 +19,23 @@ NO_PRIVACY: Final = {
         " site is not limited."
     ),
 }
-UNITS: Final = {
-    "record": "one record of a site",
-    "person": "one person with all records at a site",
-    "site": "one whole site",
-}
 RELATIONS: Final = {
     "add_remove": "adding or removing {}",
     "replace_one": "replacing {}",
+}
+SITE_RELATIONS: Final = {
+    "add_remove": "replacing a site's update by zeros",
+    "replace_one": "replacing a site's update by another",
 }
 UNCOVERED: Final = (
     "the metrics that sites report (loss, accuracy and the like come from unprotected data)"
 )
 SEVERAL_RECORDS: Final = "a person who has several records"
 SEVERAL_SITES: Final = "a person with records at several sites, whose epsilons add up"
+TAKING_PART: Final = "that a site takes part at all"
 NO_KEYS: Final = (
-    "The mode is arithmetic: the coordinator saw each vector with its own share of the noise only,"
-    " so that nothing holds against it."
+    "The mode is arithmetic: the coordinator sees each site's vector with that site's share of the"
+    " noise only, so that no site has a guarantee against it."
 )
 
 
@@ -56,10 +57,10 @@ def describe_privacy(run: Run) -> str:
         return f"Differential privacy for {UNITS[first]}: no round is done, nothing is spent."
     parts = [_describe_first(run, privacy, first)]
     if unit.endswith("_site"):
-        parts.append(_describe_second(run))
+        parts.append(_describe_second(run, privacy))
     if unit.endswith("site"):
         parts.append(_describe_sums(run))
-    parts.append(_describe_rest(privacy, first))
+    parts.append(_describe_rest(privacy, unit))
     return " ".join(part for part in parts if part)
 
 
@@ -79,7 +80,7 @@ def _describe_first(run: Run, privacy: dict[str, Any], unit: str) -> str:
         )
     relation = str(privacy.get("neighbouring_relation", "unknown"))
     if unit == "site":
-        change = "replacing a site's update by zeros" if relation == "add_remove" else relation
+        change = SITE_RELATIONS.get(relation, relation)
         shown = "the models can show"
     else:
         change = f"{RELATIONS.get(relation, relation + ' {}').format('one ' + unit)} at a site"
@@ -93,13 +94,14 @@ def _describe_first(run: Run, privacy: dict[str, Any], unit: str) -> str:
     )
 
 
-def _describe_second(run: Run) -> str:
+def _describe_second(run: Run, privacy: dict[str, Any]) -> str:
     epsilon, delta = run.get_last("site_epsilon"), run.get_last("site_delta")
     if epsilon is None or delta is None:
         return "No guarantee for a whole site: its epsilon is not finite."
+    accountant = run.state.get("site_accountant") or "not recorded"
     return (
         f"And for {UNITS['site']}: epsilon = {format_epsilon(epsilon)} at delta = {delta:g}"
-        " (accountant rdp)."
+        f" (accountant {accountant}).{_describe_target(privacy.get('site', {}))}"
     )
 
 
@@ -127,12 +129,14 @@ def _describe_rest(privacy: dict[str, Any], unit: str) -> str:
     rest = ["the choice of settings"]
     if privacy.get("metrics") != "suppressed":
         rest.insert(0, UNCOVERED)
-    if unit == "record":
+    if unit.startswith("record"):
         rest.append(SEVERAL_RECORDS)
-    if unit == "person":
+    if unit.startswith("person"):
         rest.append(SEVERAL_SITES)
+    if unit.endswith("site"):
+        rest.append(TAKING_PART)
     *head, last = rest
-    return f"Not covered: {', '.join(head)}{', and ' if head else ''}{last}."
+    return f"Not covered: {', '.join(head)}{',' if len(head) > 1 else ''} and {last}."
 
 
 def _is_current(run: Run) -> bool:

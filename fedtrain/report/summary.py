@@ -1,13 +1,14 @@
 """A run's summary for people, and the same as one JSON object."""
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fedtrain.report.guarantees import Guarantee, list_guarantees
 from fedtrain.report.privacy import describe_privacy, find_accountant
 from fedtrain.report.run import Run, load_run, to_finite
 from fedtrain.report.secure import (
@@ -46,8 +47,12 @@ ROUND_LIMIT: Final = 20
 SITE_LIMIT: Final = 30
 SECURE_COLUMNS: Final = "sites: survivors/cohort (threshold: survivors that the secure sum needs)"
 OWN_METRICS: Final = " (metrics as each site wrote them down itself)"
+SUPPRESSED: Final = (
+    "Metrics are suppressed: no site sent a loss or an accuracy."
+    " Test the model on data of your own."
+)
 MAX_FACT: Final = 80  # characters of a value from the config
-LONG: Final = ("status", "to go on", "folder", "secure sum")  # never shortened
+LONG: Final = ("status", "to go on", "folder", "privacy", "secure sum")  # never shortened
 
 
 def render_summary(run: Run) -> RenderableType:
@@ -81,12 +86,16 @@ def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:
     keep = [numbers.index(best)] if best in numbers else []
     chosen = thin(len(numbers), limit or len(numbers) or 1, keep)
     voids = find_voids(run)
-    rows = [_format_round(run.metrics[index], best, voids) for index in chosen]
+    spent = list_guarantees(run.config) or [Guarantee("", "none", "")]
+    rows = [_format_round(run.metrics[index], best, voids, spent) for index in chosen]
     shown = "" if len(chosen) == len(numbers) else f", {len(chosen)} of {len(numbers)} shown"
     title = f"By round{shown}" + (" (* the best by validation loss)" if keep else "")
     names = [_shorten_label(key) for key in ROUND_KEYS]
-    headers = ("round", *names, "epsilon", "sites", "sec.")  # fits 80 columns
-    table = make_table(headers, rows, title=title, texts=0)
+    headers = ["round", *names, *_head_spent(spent), "clip", "sites", "sec."]
+    left_out = _leave_out(spent)
+    places = [place for place, name in enumerate(headers) if name not in left_out]
+    cells = [[row[place] for place in places] for row in rows]
+    table = make_table([headers[place] for place in places], cells, title=title, texts=0)
     parts: list[RenderableType] = [table]
     if any(line.get("threshold") is not None for line in run.metrics):
         parts.append(Text(SECURE_COLUMNS))
@@ -116,7 +125,8 @@ def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
         title = f"By site, the {limit} of {len(run.sites)} with {order}"
     ages = {site["test_round"] for site in run.sites if "test_round" in site}
     rows = [_format_site(site, aged=len(ages) > 1) for site in sites]
-    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "tested", "epsilon")
+    epsilon = _head_spent(list_guarantees(run.config)[:2] or [Guarantee("", "none", "")])[0]
+    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "tested", epsilon)
     return make_table(headers, rows, title=title + own)
 
 
@@ -142,6 +152,15 @@ def build_summary(run: Run) -> dict[str, Any]:
             "neighbouring_relation": privacy.get("neighbouring_relation"),
             "accountant": find_accountant(run),
             "rounds": run.rounds_done,
+            "guarantees": [
+                {
+                    "unit": one.unit,
+                    "name": one.name,
+                    "epsilon": run.get_last(one.key),
+                    "delta": run.get_last(one.delta_key),
+                }
+                for one in list_guarantees(run.config)
+            ],
         }
     summary = {
         "run": run.name,
@@ -172,12 +191,13 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
         ("model", str(config["model"].get("name", NOTHING))),
         ("strategy", _describe_strategy(federation)),
         ("training", _describe_training(config["training"])),
+        ("privacy", _describe_mechanism(run)),
         ("secure sum", describe_aggregation(run)),
         ("time", f"{format_seconds(run.state.get('seconds'))}, from {_get_start(run)}"),
         ("traffic", _describe_traffic(run)),
         ("folder", str(run.path)),
     ]
-    return [(name, text if name in LONG else _shorten(text)) for name, text in facts]
+    return [(name, text if name in LONG else _shorten(text)) for name, text in facts if text]
 
 
 def _describe_progress(run: Run) -> str:
@@ -201,6 +221,23 @@ def _describe_training(training: dict[str, Any]) -> str:
     return f"{optimiser}, learning rate {rate}, {duration} a round"
 
 
+def _describe_mechanism(run: Run) -> str:
+    """Return noise and clip of each unit; nothing without differential privacy."""
+    privacy = run.config.get("privacy", {})
+    unit = str(privacy.get("unit", "none"))
+    first = unit.partition("_")[0]
+    parts = []
+    if first in ("record", "person"):
+        noise, clip = (privacy.get(key, NOTHING) for key in ("noise_multiplier", "max_grad_norm"))
+        parts.append(f"{first}: noise multiplier {noise}, clip {clip}")
+    if unit.endswith("site"):
+        site = privacy.get("site", {})
+        clip, now = site.get("max_update_norm", NOTHING), run.get_last("update_norm")
+        text = f"{clip}" if now is None else f"{now:.3g}, adaptive, at most {clip}"
+        parts.append(f"site: noise multiplier {site.get('noise_multiplier', NOTHING)}, clip {text}")
+    return "; ".join(parts)
+
+
 def _describe_traffic(run: Run) -> str:
     down, up = (
         sum(line.get(key) or 0 for line in run.metrics) for key in ("bytes_down", "bytes_up")
@@ -214,6 +251,8 @@ def _get_start(run: Run) -> str:
 
 def _render_results(run: Run) -> RenderableType:
     """Return test and validation metrics of the last and the best round."""
+    if run.config.get("privacy", {}).get("metrics") == "suppressed" and not run.find_utility():
+        return Text(f"\n{SUPPRESSED}\n")
     best = run.state.get("best_round")
     rows = []
     for split, name in ((s, m) for s in ("test", "val") for m in METRICS):
@@ -225,13 +264,35 @@ def _render_results(run: Run) -> RenderableType:
     return make_table(("metric", "last", header), rows)
 
 
-def _format_round(line: dict[str, Any], best: int | None, voids: Container[int]) -> list[str]:
+def _head_spent(guarantees: Sequence[Guarantee]) -> list[str]:
+    """Return the headers of the columns of epsilons; one alone needs no more than its name."""
+    if len(guarantees) == 1:
+        return ["epsilon"]
+    words = {"coordinator_": "coord."}
+    return [f"epsilon\n{words.get(one.prefix, one.unit)}" for one in guarantees]
+
+
+def _leave_out(guarantees: Sequence[Guarantee]) -> set[str]:
+    """Return the headers that several epsilons leave no room for in 80 columns."""
+    if len(guarantees) == 1:
+        return set()
+    prefixes = ("val_",) if len(guarantees) == 2 else ("val_", "train_", "test_loss")
+    return {"sec.", *(_shorten_label(key) for key in ROUND_KEYS if key.startswith(prefixes))}
+
+
+def _format_round(
+    line: dict[str, Any],
+    best: int | None,
+    voids: Container[int],
+    guarantees: Sequence[Guarantee],
+) -> list[str]:
     number = line["round"]
     marks = ("*" if number == best else "") + ("!" if number in voids else "")
     return [
         f"{number} {marks}" if marks else str(number),
         *(_format_metric(line.get(key)) for key in ROUND_KEYS),
-        _format_spent(line.get("epsilon")),
+        *(_format_spent(line.get(one.key)) for one in guarantees),
+        NOTHING if to_finite(line.get("update_norm")) is None else f"{line['update_norm']:.3g}",
         _format_cohort(line),
         NOTHING if line.get("seconds") is None else f"{line['seconds']:.2f}",
     ]

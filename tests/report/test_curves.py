@@ -34,7 +34,8 @@ def read_size(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("name", METRICS)
 def test_pictures_come_out_for_any_metrics(name: str, tmp_path: Path) -> None:
     draw_curves(METRICS[name], tmp_path / "curves.png", best_round=1)
-    draw_privacy(METRICS[name], tmp_path / "privacy.png", target_epsilon=8.0)
+    config = {"privacy": {"unit": "record", "target_epsilon": 8.0}}
+    draw_privacy(METRICS[name], tmp_path / "privacy.png", config=config)
     assert read_size(tmp_path / "curves.png") == (1500, 630)
     assert read_size(tmp_path / "privacy.png")[0] == 1500
 

@@ -30,3 +30,55 @@ def test_check_says_in_words_that_there_is_no_privacy(capsys, mode, sentence):
     out = check(capsys, "digits_plain", f"secure_aggregation.mode={mode}")
     assert "No differential privacy:" in out
     assert sentence in out
+
+
+SITE = """
+[partition]
+sites = 40
+[privacy]
+unit = "site"
+[privacy.site]
+noise_multiplier = 2.0
+target_delta = 1e-4
+max_update_norm = 0.5
+"""
+
+
+def check_text(capsys, tmp_path, text, *overrides):
+    (tmp_path / "site.toml").write_text(text)
+    return check(capsys, str(tmp_path / "site.toml"), *overrides)
+
+
+@pytest.mark.parametrize(("sites", "swamps"), [(10, True), (200, False)])
+def test_check_says_how_much_noise_lies_on_a_mean_update(capsys, tmp_path, sites, swamps):
+    out = check_text(capsys, tmp_path, SITE, f"partition.sites={sites}")
+    relative = {10: "0.26", 200: "0.013"}[sites]  # 2 x sqrt(n / honest survivors) / n
+    assert f"update: {relative} of the clip, over {sites} sites a round" in out
+    assert ("That swamps the update" in out) == swamps
+
+
+def test_check_says_what_the_coordinator_could_hold_against_a_sampled_site(capsys, tmp_path):
+    out = check_text(capsys, tmp_path, SITE, "federation.site_sample_rate=0.5")
+    assert "rounds epsilon to the coordinator, at most" in out
+    last = out[out.index("at most") :].partition(" 10 ")[2].split()
+    assert float(last[0]) < float(last[1])
+
+
+def test_check_says_what_is_not_sent_or_not_covered(capsys, tmp_path):
+    assert "no site sends a loss" in check_text(capsys, tmp_path, SITE)
+    out = check_text(capsys, tmp_path, SITE, "privacy.metrics=uncovered")
+    assert "Not covered: the metrics" in out
+    assert "no site sends a loss" not in out
+
+
+def test_check_says_that_mode_arithmetic_protects_no_site_from_the_coordinator(capsys, tmp_path):
+    out = check_text(capsys, tmp_path, SITE, "secure_aggregation.mode=arithmetic")
+    assert "no site has a guarantee against it" in out
+
+
+def test_check_of_both_units_has_a_table_for_each(capsys, tmp_path):
+    poisson = 'sampling="poisson"\nsample_rate=0.1\nexpected_batch_size=10\nlocal_steps=2'
+    text = SITE.replace('"site"', '"record_and_site"\nnoise_multiplier = 1.0')
+    out = check_text(capsys, tmp_path, f"[training]\n{poisson}\n{text}")
+    assert "What a site pays, by the rounds that it takes part in: record-level privacy" in out
+    assert "What is paid for a whole site, by the rounds that it joins: delta 0.0001" in out
