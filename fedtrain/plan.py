@@ -29,6 +29,8 @@ from fedtrain.secagg.policy import compute_default_threshold
 _PUBLIC_RANGE = ("sklearn:digits", "idx", "images")
 # Share of delta that is kept for rounds without a sum, where sites are sampled.
 _VOID_SHARE: Final = 0.01
+# The norm of an update is to have so much room above what its noise alone makes it.
+_BOUND_ROOM: Final = 1.25
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,40 @@ def compute_mean_noise(config: Config, plan: SitePlan) -> float:
         cohort = round(plan.divisor)
         spread = cohort / plan.count_shares(cohort, get_threshold(config, cohort))
     return plan.noise_multiplier * math.sqrt(spread) / plan.divisor
+
+
+def verify_update_bound(config: Config, *, size: int) -> None:
+    """Refuse a bound on updates that the noise of DP-SGD alone would often exceed.
+
+    Each site would then refuse to send its update, and every round be void.
+
+    Args:
+        config: The resolved config.
+        size: d, the number of parameters.
+
+    Raises:
+        ConfigError: See above; names a bound that does.
+    """
+    plan, section = build_record_plan(config), config.secure_aggregation
+    if plan is None or section.mode == "off" or config.privacy.covers_sites:
+        return
+    typical = _compute_noise_norm(config, plan, size)
+    if typical * _BOUND_ROOM > section.max_update_norm:
+        raise ConfigError(
+            f"secure_aggregation.max_update_norm = {section.max_update_norm:g}, but the noise of a"
+            f" round alone moves {size:,} parameters by about {typical:.3g}; set it to"
+            f" {2 * _BOUND_ROOM * typical:.2g}, or lower training.learning_rate"
+        )
+
+
+def _compute_noise_norm(config: Config, plan: RecordPlan, size: int) -> float:
+    """Return the L2 norm of what a round's noise does to a model, about."""
+    training = config.training
+    if training.optimiser != "sgd":  # a step moves each parameter by the learning rate at most
+        return training.learning_rate * plan.steps * math.sqrt(size)
+    stddev = plan.noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
+    rate = training.learning_rate / (1 - training.momentum)
+    return rate * stddev * math.sqrt(size * plan.steps)
 
 
 def _resolve_training(config: Config) -> object:

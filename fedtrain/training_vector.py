@@ -84,6 +84,7 @@ class TrainingVector:
         section = config.secure_aggregation
         self._plan = plan = build_site_plan(config)
         self._max_norm = section.max_update_norm
+        self._is_private = config.privacy.unit != "none"
         self._fewest_shares = 1
         if plan is not None:
             least = section.min_cohort if plan.samples else cohort
@@ -126,13 +127,15 @@ class TrainingVector:
 
         Raises:
             UpdateRangeError: Without site-level privacy: the update's L2 norm is beyond
-                `max_update_norm`, or the loss beyond its bound.
+                `max_update_norm`. Without any privacy: the loss is beyond its bound.
         """
         if self._plan is None:
             parts, factor = self._weigh(update, weight)
         else:
             parts, factor = self._clip_update(update), 1.0
-            # A site that dropped out for its loss would show in who survived, and in the noise.
+        if self._is_private:
+            # A site that dropped out for its loss would show in who survived: that is not covered
+            # by a guarantee's silence on the loss itself.
             train_loss = float(np.clip(np.nan_to_num(train_loss), 0.0, MAX_LOSS))
         parts[LOSS] = np.array([train_loss * factor])
         words = self.encoding.encode(parts, generator=rounding)

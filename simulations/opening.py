@@ -18,7 +18,7 @@ from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.models.registry import build_model
 from fedtrain.params import Layout
-from fedtrain.plan import resolve
+from fedtrain.plan import resolve, verify_update_bound
 from fedtrain.scenarios import find_scenario
 from fedtrain.seeds import make_torch_generator
 from fedtrain.training.trial import verify_trainable
@@ -116,6 +116,7 @@ def _verify_ring(config: Config, size: int, *, classes: int) -> None:
     sites = config.partition.sites or 0
     cohort = config.federation.sites_per_round or sites
     TrainingVector(config, size=size, cohort=cohort)
+    verify_update_bound(config, size=size)
     build_evaluation_encoding(config, classes=classes, cohort=sites)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from fedtrain.config import compute_digest, parse_config, to_toml
 from fedtrain.errors import ConfigError
-from fedtrain.plan import build_record_plan, compute_planned_cost, resolve
+from fedtrain.plan import build_record_plan, compute_planned_cost, resolve, verify_update_bound
 
 PRIVATE = """
 [training]
@@ -82,3 +82,13 @@ def test_no_plan_and_no_cost_without_privacy():
 def test_private_run_refuses_what_would_leak(override, message):
     with pytest.raises(ConfigError, match=message):
         resolve_text(PRIVATE, override)
+
+
+def test_bound_that_the_noise_alone_exceeds_is_refused_with_one_that_does():
+    text = PRIVATE.replace("target_epsilon = 3.0", "noise_multiplier = 500.0")
+    with pytest.raises(ConfigError, match=r"noise of a round alone moves 100,000 .*; set it to"):
+        verify_update_bound(resolve(parse_config(text)), size=100_000)
+
+
+def test_bound_with_room_for_the_noise_is_accepted():
+    verify_update_bound(resolve(parse_config(PRIVATE)), size=1000)
