@@ -1,5 +1,6 @@
 """Site-level privacy over the grid: what leaves a site, and attacks with their controls."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import server.secure
 from clients.app import app
 from clients.runtime import forget_runs
 from fedtrain.config import parse_config
+from fedtrain.errors import RunFailedError
 from fedtrain.plan import build_site_plan, resolve
 from fedtrain.privacy.discrete_gaussian import draw_discrete_gaussian
 from fedtrain.privacy.generator import SecureGenerator
@@ -101,7 +103,10 @@ def of_one_site(x, y):
     return lambda site, own_x, own_y: (x, y) if site == 2 else (own_x, own_y)
 
 
-def run(path, text=TEXT, *overrides, sites=SITES, change_request=None, change_reply=None):
+def run(
+    path, text=TEXT, *overrides, sites=SITES, change_request=None, change_reply=None, void=False
+):
+    """Run a federation; one whose every round is `void` has failed."""
     forget_runs()
     if "{path}" in text and not (data := path.with_suffix(".npz")).exists():
         write_data(data)
@@ -109,7 +114,8 @@ def run(path, text=TEXT, *overrides, sites=SITES, change_request=None, change_re
     directory = RunDirectory.create(path, config)
     with InProcessGrid("clients.app:app", sites=sites) as grid:
         watching = Watching(grid, change_request, change_reply)
-        run_federation(watching, directory)
+        with pytest.raises(RunFailedError) if void else nullcontext():
+            run_federation(watching, directory)
     return directory, watching
 
 
@@ -232,7 +238,6 @@ def test_site_that_is_shown_another_clip_takes_no_part(tmp_path):
 
 def test_other_clip_would_lift_a_site_above_the_noise_if_it_were_not_bound(tmp_path, monkeypatch):
     """The control: with the clip out of the model's digest the sum opens."""
-
     monkeypatch.setattr(fedtrain.aggregation, "bind_clip", lambda digest, clip: digest)
     directory, _ = run(tmp_path / "run", ADAPTIVE, change_request=give_another_clip)
     assert directory.read_metrics()[0]["survivors"] == SITES
@@ -246,7 +251,7 @@ def test_clip_above_the_configs_is_refused(tmp_path):
     def change(message):
         return set_clip(message, 8.1) if get_stage(message) == "advertise" else message
 
-    directory, watching = run(tmp_path / "run", ADAPTIVE, change_request=change)
+    directory, watching = run(tmp_path / "run", ADAPTIVE, change_request=change, void=True)
     assert directory.read_metrics()[0]["survivors"] == 0
     assert sum(reply.has_error() for reply in watching.replies) == SITES
 
@@ -262,7 +267,7 @@ def lose_one(reply):
 
 def test_threshold_below_the_configs_is_refused_by_every_site(tmp_path, monkeypatch):
     monkeypatch.setattr(server.secure, "get_threshold", lambda config, cohort: 5)
-    directory, watching = run(tmp_path / "run", TEXT, ALL_NEEDED, change_reply=lose_one)
+    directory, watching = run(tmp_path / "run", TEXT, ALL_NEEDED, change_reply=lose_one, void=True)
     assert "void" in directory.read_metrics()[0]
     assert not [reply for reply in watching.replies if get_stage(reply) == "mask"]
     reasons = {reply.error.reason for reply in watching.replies if reply.has_error()}
