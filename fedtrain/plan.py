@@ -461,5 +461,6 @@ def _check_small_cohorts(config: Config, cost: PrivacyCost | None) -> None:
         raise ConfigError(
             f"federation.site_sample_rate = {rate:g} of {sites} sites gives cohorts below"
             f" secure_aggregation.min_cohort = {section.min_cohort} so often that they take"
-            f" {void:.3g} of delta, above {kept:.3g}; raise the rate"
+            f" {void:.3g} of delta, above {kept:.3g}; raise the rate or take more"
+            " sites"
         )

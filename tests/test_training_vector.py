@@ -110,6 +110,16 @@ def test_suppressed_metrics_have_no_place_in_the_vector():
     assert make_layout(text).encoding.length == make_layout().encoding.length + 1 == 1001
 
 
+@pytest.mark.parametrize(("loss", "counted"), [(1e30, 100), (np.inf, 100), (np.nan, 0), (-1, 0)])
+def test_loss_beyond_its_bound_does_not_make_a_protected_site_drop_out(loss, counted):
+    layout = make_layout(SITE.replace("[privacy]", '[privacy]\nmetrics = "uncovered"'), size=4)
+    generator = SecureGenerator.from_seed(0, "any")
+    words = layout.encode(
+        np.zeros(4, np.float32), weight=1, train_loss=loss, rounding=generator, noise=generator
+    )
+    assert decode(layout, words, 1).train_loss == pytest.approx(counted, abs=1e-3)
+
+
 @pytest.mark.parametrize("survivors", [7, 10])
 def test_noise_of_any_survivors_is_at_least_the_claimed(survivors):
     layout = make_layout(size=200_000)
