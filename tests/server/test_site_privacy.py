@@ -296,7 +296,9 @@ NEIGHBOURS = {"zero": ZERO, "few": FEW, "many": MANY, "huge": HUGE, "infinite": 
 
 @pytest.mark.parametrize("text", [TEXT, ADAPTIVE], ids=["fixed", "adaptive"])
 @pytest.mark.parametrize("kind", NEIGHBOURS)
-def test_exchanged_records_change_the_sum_by_no_more_than_is_claimed(run_unchanged, tmp_path, kind, text):
+def test_exchanged_records_change_the_sum_by_no_more_than_is_claimed(
+    run_unchanged, tmp_path, kind, text
+):
     write_data(tmp_path / "other.npz", change=NEIGHBOURS[kind])
     (one, first), (_, second) = run_unchanged(text, PLAIN), run(tmp_path / "other", text, PLAIN)
     words, others = read_words(first), read_words(second)
