@@ -131,17 +131,6 @@ class Rounds:
             self._observer.on_start(rounds=rounds, done=done, sites=len(self._setting.members))
         for round_ in range(done + 1, rounds + 1):
             vector = self._run_round(round_, vector)
-        self._require_a_round()
-
-    def _require_a_round(self) -> None:
-        """Refuse to call a run finished in which no round had a usable update."""
-        metrics = self._run.read_metrics()
-        if metrics and not any(line["survivors"] for line in metrics):
-            reason = metrics[-1].get("void", "no site's update was usable")
-            raise RunFailedError(
-                f"none of the {len(metrics)} rounds changed the model; the last: {reason}"
-                " (log.txt has each site's reason)"
-            )
 
     def _restore(self) -> Vector:
         """Return the model of the last commit, making the first commit where there is none."""

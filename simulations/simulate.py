@@ -11,7 +11,7 @@ import torch
 
 from fedtrain.config import Config, compute_digest, parse_config, to_toml
 from fedtrain.data.shards import Shards
-from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
+from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError, RunFailedError
 from fedtrain.journal import logging_to
 from fedtrain.plan import resolve
 from fedtrain.runs import RunDirectory, Status
@@ -155,12 +155,24 @@ def _simulate(run: RunDirectory, display: Display) -> None:
     with logging_to(path), grid:
         try:
             load_app(MAKE_SERVER_APP)(run, display)(grid, make_context(COORDINATOR_NODE_ID, {}, {}))
+            _require_a_round(run)
         except FedtrainError as error:
             log.error("run_failed kind=%s message=%s", error.code, error)
             raise
         except Exception:
             log.exception("run_failed kind=internal")
             raise
+
+
+def _require_a_round(run: RunDirectory) -> None:
+    """Refuse to call a run a success in which no round had a usable update."""
+    metrics = run.read_metrics()
+    if metrics and not any(line["survivors"] for line in metrics):
+        reason = metrics[-1].get("void", "no site's update was usable")
+        raise RunFailedError(
+            f"none of the {len(metrics)} rounds changed the model; the last: {reason}"
+            f" ({run.path / 'log.txt'} has each site's reason)"
+        )
 
 
 def _try_to_finish(run: RunDirectory, status: Status, reason: str) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedtrain.config import AVERAGING_STRATEGIES, parse_config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
-from fedtrain.errors import AuditError, RunDirectoryError
+from fedtrain.errors import AuditError, RunDirectoryError, RunFailedError
 from fedtrain.models.saved import load_saved_model
 from fedtrain.plan import resolve
 from fedtrain.privacy.accounting import compute_cost
@@ -183,20 +183,23 @@ def test_epsilon_never_falls_over_the_rounds(tmp_path):
 
 
 def test_run_with_poisson_cohorts_survives_empty_rounds(tmp_path):
-    directory = run(tmp_path / "run", SMALL, "federation.site_sample_rate=0.1")
+    scheme = ("federation.site_sample_rate=0.3", "secure_aggregation.mode=off")
+    directory = run(tmp_path / "run", SMALL, *scheme)
     lines = directory.read_metrics()
-    assert min(line["cohort"] for line in lines) == 0
+    assert min(line["cohort"] for line in lines) == 0 < max(line["cohort"] for line in lines)
     assert all(line["survivors"] == line["cohort"] for line in lines)
 
 
-def test_diverging_site_is_dropped_counted_and_the_run_goes_on(tmp_path):
-    directory = run(tmp_path / "run", SMALL, "training.learning_rate=1e30")
-    assert directory.state.status == "finished"
-    assert [line["survivors"] for line in directory.read_metrics()] == [0, 0, 0]
-    assert not (directory.path / "ledger.jsonl").read_text()
-    log = (directory.path / "log.txt").read_text()
-    assert log.count("message=local training ended") == 12
-    assert all("below the threshold" in line["void"] for line in directory.read_metrics())
+def test_run_whose_sites_all_diverge_goes_on_to_its_end_and_has_failed(tmp_path):
+    with pytest.raises(RunFailedError, match="none of the 3 rounds changed the model"):
+        run(tmp_path / "run", SMALL, "training.learning_rate=1e30")
+    path = tmp_path / "run"
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["survivors"] for line in lines] == [0, 0, 0]
+    assert all("below the threshold" in line["void"] for line in lines)
+    assert not (path / "ledger.jsonl").read_text()
+    assert (path / "log.txt").read_text().count("message=local training ended") == 12
+    assert json.loads((path / "state.json").read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize("strategy", ["FedAdam", "FedMedian", "Krum", "QFedAvg", "FedProx"])
