@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.config import Config
-from fedtrain.params import Vector
+from fedtrain.params import Vector, compute_norm
 from fedtrain.plan import build_site_plan, get_threshold, sends_metrics
 from fedtrain.privacy.discrete_gaussian import draw_discrete_gaussian
 from fedtrain.privacy.generator import SecureGenerator
@@ -187,7 +187,7 @@ class TrainingVector:
         return weight + ([Block(LOSS, 1, MAX_LOSS)] if sends_metrics(config) else [])
 
     def _weigh(self, update: Vector, weight: int) -> tuple[dict[str, NDArray[Any]], float]:
-        private_norm = float(np.linalg.norm(update.astype(np.float64, copy=False)))
+        private_norm = compute_norm(update)
         if not private_norm <= self._max_norm:
             raise UpdateRangeError(
                 f"the update's norm is {private_norm:.4g}, above"

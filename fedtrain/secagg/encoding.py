@@ -22,6 +22,7 @@ from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.secagg.masks import Words
 
 _PIECE: Final = 2**14
+_UNITS: Final = 2**32
 MIN_RING_BITS: Final = 16
 MAX_RING_BITS: Final = 32
 Values = npt.NDArray[Any]
@@ -185,16 +186,18 @@ class VectorEncoding:
             )
 
     def _round(self, piece: Values, part: Words, block: Block, generator: SecureGenerator) -> None:
-        """Write the rounded values of a real block's piece: lower + [uniform < value - lower]."""
-        scaled = piece.astype(np.float64)
-        scaled *= self.scales[block.name]
-        lower = np.floor(scaled)
-        scaled -= lower
-        uniform = generator.draw_bytes(4 * len(piece)).view("<u4") * 2.0**-32
+        """Write the rounded values of a real block's piece.
+
+        In units of 2^-32: floor(value + 2^32 - 1 - uniform) is the upper neighbour where the
+        uniform word is below the value's fraction.
+        """
+        scaled = np.multiply(piece, self.scales[block.name] * _UNITS, dtype=np.float64)
+        fixed = scaled.astype(np.int64)  # below 2^63: the scale keeps values below 2^31
+        fixed += _UNITS - 1
+        fixed -= generator.draw_bytes(4 * len(piece)).view("<u4")
+        fixed >>= 32
         # Below half the ring in absolute value: as a signed word it fits.
-        words = part.view(_get_signed(self.dtype))
-        np.copyto(words, lower, casting="unsafe")
-        words += (uniform < scaled).view(np.int8)
+        np.copyto(part.view(_get_signed(self.dtype)), fixed, casting="unsafe")
 
     def _decode_block(self, words: Words, block: Block) -> npt.NDArray[np.float64]:
         values: Values
