@@ -89,7 +89,7 @@ def train(message: Message, context: Context) -> Message:
     site = open_site(message, context)
     _refuse_if_hidden(site)
     record, start = read_config(message), read_parameters(message)
-    own = produce_update(site, record, start, model_digest=compute_model_digest(start))
+    own = produce_update(site, record, start)
     update, weight = own.update, own.weight
     plan = site.runtime.plan
     entry = make_entry(
@@ -149,7 +149,7 @@ def check_budget(site: Site, record: ConfigRecord, start: Vector) -> None:
 
 
 def produce_update(
-    site: Site, record: ConfigRecord, start: Vector, *, model_digest: bytes
+    site: Site, record: ConfigRecord, start: Vector, *, clip: float | None = None
 ) -> OwnUpdate:
     """Train, and pay for it before anything leaves; a round that was paid for is not run again.
 
@@ -157,7 +157,7 @@ def produce_update(
         site: The site.
         record: The message's config record.
         start: Global model, `(d,)`.
-        model_digest: Of all that the site is to train.
+        clip: The round's adaptive clip, where there is one.
 
     Raises:
         BudgetError: The round is refused; data was not opened.
@@ -169,7 +169,7 @@ def produce_update(
     released = _get_ledger(site).release(
         site.run,
         int(read_number(record, SERVER_ROUND)),
-        model_digest=model_digest.hex(),
+        model_digest=compute_model_digest(start, clip).hex(),
         compute=lambda: pack_update(compute_update(site, record, start)[0]),
     )
     return OwnUpdate(unpack_update(released), 1, released)

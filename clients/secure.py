@@ -14,7 +14,6 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedtrain.aggregation import (
     build_evaluation_encoding,
-    compute_model_digest,
     encode_evaluation,
 )
 from fedtrain.errors import PeerError
@@ -159,8 +158,7 @@ def _compute_words(
     if purpose == TRAINING:
         clip = read_clip(site.config, record)
         layout = TrainingVector(site.config, size=len(vector), cohort=cohort, clip=clip)
-        digest = compute_model_digest(vector, clip)
-        own = produce_update(site, record, vector, model_digest=digest)
+        own = produce_update(site, record, vector, clip=clip)
         words = layout.encode(
             own.update.vector - vector,
             weight=own.weight,
