@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from fedtrain.errors import FedtrainError
     from fedtrain.ledger.site_ledger import SiteLedger
     from fedtrain.models.saved import load_saved_model
-    from fedtrain.plan import resolve
     from fedtrain.policy import Policy, load_policy
     from fedtrain.privacy.accounting import PrivacyCost, compute_cost
     from fedtrain.privacy.calibration import calibrate_noise_multiplier
     from fedtrain.privacy.events import PoissonSampledGaussian
     from fedtrain.report.verify import verify_run
+    from fedtrain.resolution import resolve
 
 __all__ = [
     "Config",
@@ -46,7 +46,7 @@ _HOMES: Final = {
     "load_config": "config",
     "load_policy": "policy",
     "load_saved_model": "models.saved",
-    "resolve": "plan",
+    "resolve": "resolution",
     "verify_run": "report.verify",
 }
 

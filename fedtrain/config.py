@@ -1,7 +1,7 @@
 """The run configuration: one typed schema, read from TOML, with one digest.
 
 Every value that shapes a run is a field here. A config is frozen; unknown keys are refused with
-the nearest known name. `load_config` reads and checks a file, `resolve` (in `fedtrain.plan`)
+the nearest known name. `load_config` reads and checks a file, `resolve` (in `fedtrain.resolution`)
 fills in what follows from the rest, and `compute_digest` names the result.
 """
 

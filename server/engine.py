@@ -11,7 +11,7 @@ from pathlib import Path
 from fedtrain.config import load_config
 from fedtrain.errors import ConfigError, FedtrainError, RunDirectoryError
 from fedtrain.journal import add_log, stop_log
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory
 from fedtrain.scenarios import find_scenario
 

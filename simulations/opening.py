@@ -18,7 +18,7 @@ from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.models.registry import build_model
 from fedtrain.params import Layout
-from fedtrain.plan import resolve, verify_update_bound
+from fedtrain.resolution import resolve, verify_update_bound
 from fedtrain.scenarios import find_scenario
 from fedtrain.seeds import make_torch_generator
 from fedtrain.training.trial import verify_trainable

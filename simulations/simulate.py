@@ -13,7 +13,7 @@ from fedtrain.config import Config, compute_digest, parse_config, to_toml
 from fedtrain.data.shards import Shards
 from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError, RunFailedError
 from fedtrain.journal import logging_to
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory, Status
 
 from .flower import COORDINATOR_NODE_ID, make_context

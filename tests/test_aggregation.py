@@ -9,8 +9,8 @@ from fedtrain.aggregation import (
     encode_evaluation,
 )
 from fedtrain.config import parse_config
-from fedtrain.plan import resolve
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.resolution import resolve
 from fedtrain.training.metrics import MetricSums
 
 CONFIG = resolve(parse_config("[secure_aggregation]\nmax_weight = 1000"))

@@ -2,7 +2,8 @@ import pytest
 
 from fedtrain.config import compute_digest, parse_config, to_toml
 from fedtrain.errors import ConfigError
-from fedtrain.plan import build_record_plan, compute_planned_cost, resolve, verify_update_bound
+from fedtrain.plan import build_record_plan, compute_planned_cost
+from fedtrain.resolution import resolve, verify_update_bound
 
 PRIVATE = """
 [training]

@@ -7,7 +7,7 @@ import pytest
 
 from fedtrain.config import parse_config
 from fedtrain.errors import AuditError, RunDirectoryError
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory
 
 CONFIG = resolve(parse_config("[federation]\nrounds = 3"))

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from fedtrain.config import load_config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from fedtrain.scenarios import list_scenarios, read_headline
 from simulations.progress import Silence
 from simulations.simulate import open_scenario, simulate, start

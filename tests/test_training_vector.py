@@ -6,8 +6,9 @@ from scipy import stats
 
 from fedtrain.config import parse_config
 from fedtrain.errors import ConfigError, DataError
-from fedtrain.plan import build_site_plan, get_threshold, resolve
+from fedtrain.plan import build_site_plan, get_threshold
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.resolution import resolve
 from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.training_vector import TrainingVector
 

@@ -142,7 +142,7 @@ def _run_config(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(schema | Config.model_json_schema(), indent=2) + "\n")
         return 0
     config = load_config(find_scenario(args.file), args.overrides)
-    from fedtrain.plan import resolve
+    from fedtrain.resolution import resolve
 
     config = resolve(config)
     sys.stdout.write(f'{to_toml(config)}\n# digest = "{compute_digest(config)}"\n')

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fedtrain.config import Config, build_config
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 
 from ..opening import open_config
 from ..simulate import simulate, start

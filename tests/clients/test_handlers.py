@@ -6,7 +6,6 @@ from clients.app import app
 from fedtrain.config import compute_digest, parse_config, to_canonical, to_tree
 from fedtrain.data.preparation import fit_preparation
 from fedtrain.data.shards import Shards
-from fedtrain.plan import resolve
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     CONFIG_DIGEST,
@@ -20,6 +19,7 @@ from fedtrain.protocol import (
     STATISTICS_TEXT,
     WEIGHT,
 )
+from fedtrain.resolution import resolve
 from simulations.flower import make_context, set_identity, set_message_id
 
 OFF = "\n[secure_aggregation]\nmode = 'off'\n"

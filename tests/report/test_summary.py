@@ -9,7 +9,6 @@ import pytest
 from rich.console import RenderableType
 
 from fedtrain.config import build_config, to_tree
-from fedtrain.plan import resolve
 from fedtrain.report.run import load_run
 from fedtrain.report.summary import (
     build_summary,
@@ -19,6 +18,7 @@ from fedtrain.report.summary import (
     render_summary,
 )
 from fedtrain.report.tables import make_console
+from fedtrain.resolution import resolve
 
 MakeRun = Callable[..., Path]
 OFF = {"secure_aggregation": {"mode": "off"}}

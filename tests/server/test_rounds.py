@@ -8,8 +8,8 @@ from flwr.app import Error, Message
 
 from fedtrain.config import parse_config
 from fedtrain.errors import RunFailedError
-from fedtrain.plan import resolve
 from fedtrain.protocol import ARRAYS, INTERNAL_ERROR, PARAMETERS
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory
 from server.app import run_federation
 from server.flower import CohortGrid, to_array_record

@@ -9,8 +9,8 @@ from flwr.app import ConfigRecord, Error, Message
 from clients.app import app
 from clients.runtime import forget_runs
 from fedtrain.config import parse_config
-from fedtrain.plan import resolve
 from fedtrain.protocol import ARRAYS, INTERNAL_ERROR, METRICS, RELEASE, SECAGG, SECAGG_MESSAGE
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.messages import AdvertisementList, MaskedVector, SignedRoster, SurvivorSet

@@ -2,7 +2,7 @@ import pytest
 
 from fedtrain.config import build_config
 from fedtrain.errors import RunFailedError
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from server.setup import set_up
 from simulations.grid import InProcessGrid
 

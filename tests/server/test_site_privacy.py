@@ -12,7 +12,7 @@ import server.secure
 from clients.app import app
 from clients.runtime import forget_runs
 from fedtrain.config import parse_config
-from fedtrain.plan import build_site_plan, resolve
+from fedtrain.plan import build_site_plan
 from fedtrain.privacy.discrete_gaussian import draw_discrete_gaussian
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import (
@@ -28,6 +28,7 @@ from fedtrain.protocol import (
     UPDATE_NORM,
     WORDS,
 )
+from fedtrain.resolution import resolve
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.messages import MaskedVector, RoundContext

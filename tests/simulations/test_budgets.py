@@ -10,10 +10,11 @@ from fedtrain.config import parse_config
 from fedtrain.errors import RunFailedError
 from fedtrain.ledger.budget import Budget, choose_order, compute_cost, compute_total
 from fedtrain.ledger.verify import read_noted_heads, verify_ledger
-from fedtrain.plan import build_record_plan, resolve
+from fedtrain.plan import build_record_plan
 from fedtrain.policy import parse_policy
 from fedtrain.privacy.accounting import compute_cost as compute_privacy_cost
 from fedtrain.report.verify import verify_run
+from fedtrain.resolution import resolve
 from simulations.progress import Silence
 from simulations.simulate import open_config, reopen, simulate, start
 

@@ -19,8 +19,8 @@ from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import AuditError, RunDirectoryError, RunFailedError
 from fedtrain.models.saved import load_saved_model
-from fedtrain.plan import resolve
 from fedtrain.privacy.accounting import compute_cost
+from fedtrain.resolution import resolve
 from simulations.progress import Silence
 from simulations.simulate import open_config, reopen, simulate, start
 

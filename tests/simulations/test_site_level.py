@@ -7,12 +7,9 @@ import pytest
 
 from fedtrain import cli
 from fedtrain.config import parse_config
-from fedtrain.plan import (
-    compute_planned_cost,
-    compute_planned_site_cost,
-    resolve,
-)
+from fedtrain.plan import compute_planned_cost, compute_planned_site_cost
 from fedtrain.report.verify import verify_run
+from fedtrain.resolution import resolve
 from simulations.progress import Silence
 from simulations.simulate import open_config, reopen, simulate, start
 from tests.simulations.test_simulate import read_model, read_state, start_command, wait_for_round

@@ -8,7 +8,7 @@ from fedtrain.config import parse_config
 from fedtrain.data.shards import Split
 from fedtrain.errors import PeerError
 from fedtrain.params import ModelState
-from fedtrain.plan import resolve
+from fedtrain.resolution import resolve
 from fedtrain.training.local import LocalTrainer
 
 POISSON = """

@@ -20,8 +20,9 @@ from fedtrain.config import ModelSection, parse_config
 from fedtrain.data.shards import Split
 from fedtrain.models.registry import build_model
 from fedtrain.params import ModelState
-from fedtrain.plan import build_record_plan, make_entry, resolve
+from fedtrain.plan import build_record_plan, make_entry
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.resolution import resolve
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from tests.training.small_models import CLASSES, MODELS, make_batch, make_model
 

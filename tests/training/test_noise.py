@@ -9,8 +9,8 @@ from torch import nn
 from fedtrain.config import parse_config
 from fedtrain.data.shards import Split
 from fedtrain.params import ModelState
-from fedtrain.plan import resolve
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.resolution import resolve
 from fedtrain.training.local import LocalTask, LocalTrainer
 
 FEATURES, CLASSES = 10_000, 10

@@ -9,8 +9,9 @@ from fedtrain.data.shards import Split
 from fedtrain.errors import DataError
 from fedtrain.models.registry import build_model
 from fedtrain.params import ModelState
-from fedtrain.plan import build_record_plan, resolve
+from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.resolution import resolve
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 
 CLIP, PERSONS, EACH = 0.5, 12, 4
