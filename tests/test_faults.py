@@ -341,3 +341,16 @@ def find_workers(process: int) -> list[int]:
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
     return [leaf for child in children.get(process, []) for leaf in children.get(child, [])]
+
+
+INTERRUPTED = """
+def make(input_shape, classes):
+    exec("raise KeyboardInterrupt")  # as in an import that makes a dataclass
+"""
+
+
+def test_interrupt_in_code_made_from_text_is_an_exit_code(folder):
+    (folder / "own.py").write_text(INTERRUPTED)
+    process = start("--set", "model.name=own:make", "--set", "model.hidden=[]")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "fedtrain: interrupted\n")
