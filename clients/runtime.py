@@ -26,12 +26,13 @@ _WARM = 2
 class Runtime:
     """One run at this process: its config and data, opened once."""
 
-    def __init__(self, config_text: str, data_path: str) -> None:
+    def __init__(self, config_text: str, data_path: str, own: str | None) -> None:
         config = build_config(json.loads(config_text))
         if data_path:
             data = config.data.model_copy(update={"path": data_path})
             config = config.model_copy(update={"data": data})
         self.config: Config = config
+        self._own = own
         self.digest = compute_digest(config)
         self.plan: RecordPlan | None = build_record_plan(config)
         self._fitted: tuple[str, Preparation, LocalTrainer] | None = None
@@ -44,7 +45,7 @@ class Runtime:
     @cached_property
     def shards(self) -> Shards:
         """The data, opened when it is first asked for: after policy and budget."""
-        return Shards.open(self.config)
+        return Shards.open(self.config, own=self._own)
 
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
         """Return the fitted preparation and the trainer for it, made on first use."""
@@ -66,8 +67,8 @@ class Runtime:
 
 
 @lru_cache(maxsize=_WARM)
-def _open(config_text: str, data_path: str) -> Runtime:
-    return Runtime(config_text, data_path)
+def _open(config_text: str, data_path: str, own: str | None) -> Runtime:
+    return Runtime(config_text, data_path, own)
 
 
 def forget_runs() -> None:
@@ -75,20 +76,23 @@ def forget_runs() -> None:
     _open.cache_clear()
 
 
-def open_runtime(config_text: str, config_digest: str, *, data_path: str = "") -> Runtime:
+def open_runtime(
+    config_text: str, config_digest: str, *, data_path: str = "", own: str | None = None
+) -> Runtime:
     """Return the warm runtime of a run, opened on its first message.
 
     Args:
         config_text: The resolved config as JSON.
         config_digest: What the coordinator says its digest is.
         data_path: The site's own data path; empty: the config's.
+        own: Name of the site, if all of that data is its own; else the config partitions it.
 
     Raises:
         PeerError: The digest does not belong to the config.
         ConfigError: The config does not satisfy this version's schema.
         DataError: The data cannot be opened.
     """
-    runtime = _open(config_text, data_path)
+    runtime = _open(config_text, data_path, own)
     if runtime.digest != config_digest:
         raise PeerError(
             f"the config's digest is {runtime.digest[:12]}, the message says"

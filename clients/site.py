@@ -72,24 +72,27 @@ def open_site(message: Message, context: Context) -> Site:
 def identify_site(message: Message, context: Context) -> Site:
     """Find out which site of which run a message is for; policy and budget are not asked yet.
 
-    A node's own configuration names the site's folder (`site-dir`), or, in a simulation, the
-    folder of all sites' folders (`sites-dir`).
+    A node's own configuration names the site's folder (`site-dir`) and its data (`data-path`: all
+    of it is this site's), or, in a simulation, the folder of all sites' folders (`sites-dir`).
     """
     record = read_config(message)
+    own, all_sites = (str(context.node_config.get(key, "")) for key in ("site-dir", "sites-dir"))
+    custody = open_custody(Path(own)) if own else None
+    data_path = str(context.node_config.get("data-path", ""))
     runtime = open_runtime(
         read_text(record, CONFIG_TEXT),
         read_text(record, CONFIG_DIGEST),
-        data_path=str(context.node_config.get("data-path", "")),
+        data_path=data_path,
+        own=custody.name if custody is not None and data_path else None,
     )
     index = int(context.node_config.get("partition-id", 0))
     simulated = context.node_config.get("randomness") == "simulated"
     site = Site(runtime, index, simulated, run=str(record.get(RUN_ID, "")))
-    own, all_sites = (context.node_config.get(key, "") for key in ("site-dir", "sites-dir"))
-    if own:
-        return replace(site, custody=open_custody(Path(str(own))))
+    if custody is not None:
+        return replace(site, custody=custody)
     if all_sites:
         check_index(site)
-        return replace(site, custody=open_custody(Path(str(all_sites)) / site.name))
+        return replace(site, custody=open_custody(Path(all_sites) / site.name))
     return site
 
 

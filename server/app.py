@@ -24,6 +24,7 @@ from fedtrain.secagg.files import load_root_key, load_roster
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import describe_roster
 
+from .draws import Draws
 from .engine import run_on_engine
 from .rounds import Observer, Rounds
 from .setup import Setting, set_up
@@ -49,7 +50,9 @@ def make_app(run: RunDirectory | None = None, observer: Observer | None = None) 
             roster = load_pinned_roster(context.run_config)
             run_on_engine(
                 context.run_config,
-                lambda opened: run_federation(grid, opened, simulated=False, roster=roster),
+                lambda opened: run_federation(
+                    grid, opened, draws=Draws.from_system(), roster=roster
+                ),
             )
 
     return app
@@ -60,7 +63,7 @@ def run_federation(
     run: RunDirectory,
     observer: Observer | None = None,
     *,
-    simulated: bool = True,
+    draws: Draws | None = None,
     roster: PinnedRoster | None = None,
 ) -> None:
     """Run a federation from a run directory's last commit to its end, and write its results.
@@ -69,14 +72,15 @@ def run_federation(
         grid: Where the sites are.
         run: The run directory.
         observer: Is told how it goes.
-        simulated: Whether the coordinator's draws come from the run's seed.
+        draws: Where the coordinator's draws come from; by default a simulation's, from the seed.
         roster: Of real sites, signed by their federation's root.
 
     Raises:
         FedtrainError: The run cannot go on; `state.json` says why, and what was committed stays.
     """
     config = run.config
-    setting = set_up(grid, config, run_id=run.state.run_id, simulated=simulated, roster=roster)
+    draws = draws or Draws.from_seed(config.run.seed)
+    setting = set_up(grid, config, run_id=run.state.run_id, draws=draws, roster=roster)
     first, second = find_accountants(config)
     run.write_setting(sites=len(setting.members), accountant=first, site_accountant=second)
     central_test = None

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from fedtrain.config import FederationSection
-from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.seeds import make_numpy_generator
+
+from .draws import Draws
 
 T = TypeVar("T")
 
@@ -16,28 +17,23 @@ def draw_cohort(
     *,
     seed: int,
     round: int,
-    simulated: bool = True,
+    draws: Draws | None = None,
 ) -> list[T]:
     """Return this round's cohort, in the members' order.
 
     All members; or `sites_per_round` of them, uniformly without replacement; or each with
     probability `site_sample_rate`, which may be none. Amplification of site-level privacy is
-    claimed from the last only, which is why its draws come from a CSPRNG: with the run's seed in
-    a simulation, else with a key of the operating system's that nobody sees.
+    claimed from the last only, which is why its draws come from a CSPRNG.
 
     Args:
         members: Who may be asked.
         section: How many are.
         seed: Of the run.
         round: From 1.
-        simulated: Whether the draws are to be repeatable.
+        draws: Where Poisson samples come from; by default a simulation's.
     """
     if section.site_sample_rate is not None:
-        secret = (
-            SecureGenerator.from_seed(seed, "cohort", round)
-            if simulated
-            else SecureGenerator.from_system()
-        )
+        secret = (draws or Draws.from_seed(seed)).make_generator("cohort", round)
         mask = secret.draw_poisson_mask(len(members), rate=section.site_sample_rate)
         return [member for member, chosen in zip(members, mask, strict=True) if chosen]
     generator = make_numpy_generator(seed, "cohort", round)

@@ -182,7 +182,7 @@ class Rounds:
             federation,
             seed=self._config.run.seed,
             round=round_,
-            simulated=self._setting.simulated,
+            draws=self._setting.draws,
         )
         messages = self._configure(round_, vector, cohort)
         tally, kept = Tally(), list[Message]()
@@ -263,6 +263,7 @@ class Rounds:
     def _make_secure_grid(self) -> SecureGrid | None:
         if self._config.secure_aggregation.mode == "off":
             return None
+        simulated = self._setting.draws.simulated
         return SecureGrid(
             self._grid,
             self._config,
@@ -271,10 +272,10 @@ class Rounds:
             digest=self._run.state.digest,
             classes=len(self._setting.preparation.label_names),
             threads=os.cpu_count() or 1,
-            simulated=self._setting.simulated,
-            run_id="" if self._setting.simulated else self._run.state.run_id,
+            draws=self._setting.draws,
+            run_id="" if simulated else self._run.state.run_id,
             # A simulation repeats an interrupted round to the byte; real sites draw new keys.
-            attempt=0 if self._setting.simulated else self._run.state.sittings,
+            attempt=0 if simulated else self._run.state.sittings,
         )
 
     def _get_secure(self) -> SecureGrid:

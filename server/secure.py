@@ -52,6 +52,7 @@ from fedtrain.secagg.messages import (
 from fedtrain.secagg.roster import compute_roster_digest
 from fedtrain.training_vector import TrainingVector
 
+from .draws import Draws
 from .flower import CohortGrid, hold, read_array
 from .stages import Exchanger, SecureRound
 
@@ -74,8 +75,8 @@ class SecureGrid(CohortGrid):
         roster: SignedRoster,
         digest: str,
         classes: int,
+        draws: Draws,
         threads: int = 1,
-        simulated: bool = True,
         run_id: str = "",
         attempt: int = 0,
     ) -> None:
@@ -89,7 +90,7 @@ class SecureGrid(CohortGrid):
             digest: Of the config.
             classes: C.
             threads: How many remove masks.
-            simulated: Whether the coordinator's noise comes from the run's seed.
+            draws: Where the coordinator's noise comes from.
             run_id: The run's identifier, in every sum's name; empty in a simulation.
             attempt: Number of every sum's attempt: higher in each sitting of a run.
         """
@@ -102,7 +103,7 @@ class SecureGrid(CohortGrid):
         self._digest = digest
         self._classes = classes
         self._threads = threads
-        self._simulated = simulated
+        self._draws = draws
         self._run_id = run_id
         self._attempt = attempt
         self.last: SecureRound | None = None
@@ -267,9 +268,7 @@ class SecureGrid(CohortGrid):
 
     def _make_generator(self) -> SecureGenerator:
         """Return the source of the noise that hides a cohort's size."""
-        if not self._simulated:
-            return SecureGenerator.from_system()
-        return SecureGenerator.from_seed(self._config.run.seed, "top up", self._round)
+        return self._draws.make_generator("top up", self._round)
 
     def take_transcript(self) -> list[str]:
         """Return the transcript's lines since they were last taken."""

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -34,6 +34,7 @@ from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import make_pinned_roster
 from fedtrain.seeds import make_torch_generator
 
+from .draws import Draws
 from .flower import exchange
 
 log = logging.getLogger("fedtrain.server")
@@ -44,7 +45,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Member:
-    """A site of the federation: its Flower node, its name, and why it takes no part, if so."""
+    """A site of the federation: its Flower node, its place, its name, why it takes no part."""
 
     node_id: int
     index: int
@@ -63,7 +64,7 @@ class Setting:
         base: Keys that every message's config record carries.
         roster: The sites' identities, signed by the federation's root; None without secure
             aggregation.
-        simulated: Whether every draw comes from the run's seed.
+        draws: Where the coordinator's draws come from.
     """
 
     members: tuple[Member, ...]
@@ -71,7 +72,7 @@ class Setting:
     model: nn.Module
     base: dict[str, str]
     roster: PinnedRoster | None = None
-    simulated: bool = True
+    draws: Draws = field(default_factory=Draws.from_system)
 
     def get_roster(self) -> PinnedRoster:
         """Return the federation's roster, which secure aggregation needs."""
@@ -85,7 +86,7 @@ def set_up(
     config: Config,
     *,
     run_id: str = "",
-    simulated: bool = True,
+    draws: Draws | None = None,
     roster: PinnedRoster | None = None,
 ) -> Setting:
     """Ask every node who it is, and make the preparation and the start model.
@@ -94,7 +95,7 @@ def set_up(
         grid: Where the sites are.
         config: The resolved config.
         run_id: The run's identifier; sites that keep a budget refuse a run without one.
-        simulated: Whether the sites are stood for by this machine.
+        draws: Where the coordinator's draws come from; by default a simulation's, from the seed.
         roster: Of real sites, signed by their federation's root.
 
     Raises:
@@ -102,6 +103,7 @@ def set_up(
             refuses; the reason is the site's public one.
         ConfigError: The sites' data and the config do not go together.
     """
+    draws = draws or Draws.from_seed(config.run.seed)
     base = {
         CONFIG_TEXT: to_canonical(to_tree(config)),
         CONFIG_DIGEST: compute_digest(config),
@@ -122,7 +124,8 @@ def set_up(
             f"{len(descriptions)} of {len(messages)} sites answered; the run needs all of them at"
             " its start"
         )
-    descriptions.sort(key=lambda pair: pair[0].index)
+    # Sites that see their own data alone all have index 0: then their names decide.
+    descriptions.sort(key=lambda pair: (pair[0].index, pair[0].name))
     _check_names([member.name for member, _ in descriptions])
     willing = [pair for pair in descriptions if not pair[0].refusal]
     if not willing:
@@ -136,10 +139,10 @@ def set_up(
         generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
-    members = tuple(member for member, _ in descriptions)
-    if simulated or roster is None:
+    members = tuple(replace(member, index=i) for i, (member, _) in enumerate(descriptions))
+    if draws.simulated or roster is None:
         roster = _make_roster(config, members)
-    return Setting(members, preparation, model, base, roster, simulated)
+    return Setting(members, preparation, model, base, roster, draws)
 
 
 def _make_roster(config: Config, members: Sequence[Member]) -> PinnedRoster | None:

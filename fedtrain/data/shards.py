@@ -100,13 +100,14 @@ class Shards:
         self._cache = _ShardCache(CACHE_BYTES)
 
     @classmethod
-    def open(cls, config: Config, *, strict: bool = False) -> "Shards":
+    def open(cls, config: Config, *, strict: bool = False, own: str | None = None) -> "Shards":
         """Read, check and partition the data that the config names.
 
         Args:
             config: The run's config.
             strict: Refuse what `from_records` would otherwise leave out or put up with. Only for
                 who owns the data and alone sees the refusal; without protection it is always so.
+            own: Name of the one site whose data all of it is; by default the config partitions it.
 
         Raises:
             ConfigError: A key is missing, or names what is not there, or persons are to be
@@ -120,10 +121,12 @@ class Shards:
             tell whether a person is at others too; see `persons.verify_one_site`.
         """
         records = load_records(config, strict=strict or not config.privacy.covers_records)
-        return cls.from_records(records, config, strict=strict)
+        return cls.from_records(records, config, strict=strict, own=own)
 
     @classmethod
-    def from_records(cls, records: Records, config: Config, *, strict: bool = False) -> "Shards":
+    def from_records(
+        cls, records: Records, config: Config, *, strict: bool = False, own: str | None = None
+    ) -> "Shards":
         """Check and partition records that are already in memory; see `open`.
 
         Guarantees:
@@ -142,7 +145,7 @@ class Shards:
         protected = config.privacy.covers_records and not strict
         if protected:
             records = leave_out_unusable(records, config)
-        partition, site_names = _partition(records, config)
+        partition, site_names = _partition(records, config, own)
         least = 0 if protected else config.partition.min_records
         verify_records(records, partition, site_names, min_records=least)
         warn_of_poor_sites(records.labels, partition, site_names, config=config)
@@ -304,8 +307,12 @@ class _ShardCache:
             self._size -= forgotten
 
 
-def _partition(records: Records, config: Config) -> tuple[Partition, tuple[str, ...]]:
+def _partition(
+    records: Records, config: Config, own: str | None
+) -> tuple[Partition, tuple[str, ...]]:
     section = config.partition
+    if own is not None:
+        return partition_natural(np.zeros(len(records.labels), np.int64), 1), (own,)
     if section.scheme == "natural":
         if records.sites is None:
             raise ConfigError(

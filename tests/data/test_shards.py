@@ -254,3 +254,19 @@ def test_columns_are_chosen_from_a_table_that_ships():
     assert shards.load(0, preparation).train.features.shape[1] == 2
     with pytest.raises(DataError, match="names no column 'mean are'; did you mean 'mean area'"):
         Shards.open(make_config({**data, "columns": ("mean are",)}, {"sites": 3}))
+
+
+def test_own_data_of_a_site_is_its_shard_of_the_simulation(tmp_path: Path) -> None:
+    """A federation of the same files gives a site the same splits on one machine and on its own."""
+    generator = np.random.default_rng(0)
+    for name in ("anna", "berta"):
+        rows = [f"{a:.3f},{b:.3f},{int(a > b)}" for a, b in generator.normal(size=(60, 2))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    data = {"source": "csv", "path": str(tmp_path), "label": "y", "preparation": "none"}
+    shards, preparation = prepare(make_config(data, NATURAL))
+    own_data = data | {"path": str(tmp_path / "berta.csv")}
+    own = Shards.open(make_config(own_data, {**NATURAL, "sites": 2}), own="berta")
+    assert own.site_names == ("berta",)
+    mine, theirs = own.load(0, preparation), shards.load(1, preparation)
+    assert np.array_equal(mine.train.features, theirs.train.features)
+    assert np.array_equal(mine.test.labels, theirs.test.labels)
