@@ -16,11 +16,12 @@ from fedtrain.aggregation import compute_model_digest, name_run
 from fedtrain.config import to_canonical
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
+from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import PREPARATION_TEXT, PROXIMAL_MU, SERVER_ROUND, UPDATE_NORM
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.messages import Advertisement, RoundContext
 from fedtrain.secagg.policy import SitePolicy
-from fedtrain.secagg.replay import DurableSession, pin_text
+from fedtrain.secagg.replay import DurableSession, load_context, pin_text
 from fedtrain.secagg.simulated import make_identity, make_policy
 from fedtrain.secagg.site import SiteSession
 from fedtrain.secagg.store import MemoryStore
@@ -78,7 +79,7 @@ def begin_attempt(
     else:
         custody = _get_custody(site)
         pin_text(custody.store, f"run/{site.run}/{purpose}", run)
-        session = _open_session(site, custody, run, round_=announced.round)
+        session = _open_session(site, custody, announced)
     answer = session.advertise(
         announced,
         config_digest=bytes.fromhex(site.runtime.digest),
@@ -105,10 +106,10 @@ def find_attempt(site: Site, record: ConfigRecord, purpose: str) -> Attempt:
         return kept
     custody, run = _get_custody(site), _name_own_run(site, record, purpose)
     data = custody.store.load(f"announced/{run}")
-    session = _open_session(site, custody, run, round_=0)
-    context = session.load_context()
+    context = load_context(custody.store, run)
     if data is None or context is None:
         raise PeerError("this site has not advertised keys in this run")
+    session = _open_session(site, custody, context)
     announced, vector = _unpack(data)
     digest = compute_model_digest(vector, read_clip(site.config, announced))
     if (announced[SERVER_ROUND], digest) != (context.round, context.model_digest):
@@ -141,14 +142,14 @@ def _get_custody(site: Site) -> Custody:
     return site.custody
 
 
-def _open_session(site: Site, custody: Custody, run: str, *, round_: int) -> DurableSession:
+def _open_session(site: Site, custody: Custody, context: RoundContext) -> DurableSession:
     return DurableSession(
         site.name,
         custody.identity,
-        policy=custody.load_policy(site.config),
+        policy=custody.load_policy(site.config, context),
         store=custody.store,
-        run=run,
-        generator=site.make_generator("secure", round_),
+        run=context.run,
+        generator=SecureGenerator.from_system(),
     )
 
 

@@ -8,11 +8,13 @@
       state/         what secure aggregation must not forget
       root.pub       the federation's root key, and
       roster.bin     the roster that it signed; both pinned, where the site has joined one
+      rosters/       every roster that it ever pinned, by digest: of runs that began with them
 
 Nothing here comes from a coordinator. A run is admitted before data is opened: policy first, then
 budget.
 """
 
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +33,11 @@ from fedtrain.params import Vector
 from fedtrain.plan import build_record_plan, build_site_plan, compute_planned_site_cost
 from fedtrain.policy import Policy, check_config, describe_policy, load_policy
 from fedtrain.privacy.events import Event, Unprotected
+from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.files import create_identity, load_identity, load_root_key, load_roster
+from fedtrain.secagg.messages import RoundContext, SignedRoster
 from fedtrain.secagg.policy import SitePolicy
-from fedtrain.secagg.roster import Identity
+from fedtrain.secagg.roster import Identity, compute_roster_digest, get_keys
 from fedtrain.secagg.store import FileStore
 from fedtrain.training.local import LocalUpdate
 
@@ -44,6 +48,7 @@ LEDGER_FOLDER: Final = "ledger"
 STATE_FOLDER: Final = "state"
 ROOT_FILE: Final = "root.pub"
 ROSTER_FILE: Final = "roster.bin"
+ROSTERS_FOLDER: Final = "rosters"
 # What follows the update in a stored release: its loss and its number of steps.
 _TAIL: Final = np.dtype([("train_loss", "<f8"), ("steps", "<u8")])
 
@@ -87,11 +92,15 @@ class Custody:
         if config.privacy.unit != "none":  # allowed by name in the policy: it has no price
             self.ledger.reserve(make_terms(config, run), partial=self.policy.partial_runs)
 
-    def load_policy(self, config: Config) -> SitePolicy:
+    def load_policy(self, config: Config, context: RoundContext) -> SitePolicy:
         """Return what this site demands of a secure sum: its pinned roster, its own minima.
+
+        A run goes on with the roster that it began with, where a newer one has been pinned since:
+        as long as every site of the cohort is still in the newer one, under the same key.
 
         Raises:
             SiteError: The site has joined no federation, or its roster does not hold.
+            RefusalError: A site of the cohort was revoked or has another key now.
         """
         root_path = self.path / ROOT_FILE
         if not root_path.exists():
@@ -103,11 +112,39 @@ class Custody:
         section = config.secure_aggregation
         return SitePolicy(
             root_public_key=root,
-            roster=load_roster(self.path / ROSTER_FILE, root),
+            roster=self._find_roster(context, root),
             min_cohort=max(self.policy.min_cohort, section.min_cohort),
             dropout_share=section.dropout_share,
             corrupt_share=section.corrupt_share,
         )
+
+    def load_secret(self, run: str) -> bytes:
+        """Return this site's secret of a run, 32 bytes; drawn from the system on first use.
+
+        A round's draws come from it, so that a process that was killed in the middle of a round
+        and one that takes its place draw the same sample, noise and rounding: nothing of a round
+        can be had twice with other noise, and averaged.
+        """
+        key = f"secret/{run}"
+        with self.store.lock(key):
+            secret = self.store.load(key)
+            if secret is None:
+                secret = os.urandom(32)
+                self.store.save(key, secret)
+        return secret
+
+    def _find_roster(self, context: RoundContext, root: bytes) -> SignedRoster:
+        """Return the roster that a context names, if the newest one bears it out; or the newest."""
+        current = load_roster(self.path / ROSTER_FILE, root)
+        earlier = self.path / ROSTERS_FOLDER / f"{context.roster_digest.hex()}.bin"
+        if context.roster_digest == compute_roster_digest(current) or not earlier.exists():
+            return current
+        roster = load_roster(earlier, root)
+        now, then = get_keys(current.roster), get_keys(roster.roster)
+        for site in context.cohort:
+            if site not in now or now[site] != then.get(site):
+                raise RefusalError("roster", f"site {site!r} is not in the newest roster any more")
+        return roster
 
 
 def make_terms(config: Config, run: str) -> Terms:

@@ -49,7 +49,10 @@ class Site:
         """Return the CSPRNG for one purpose of one round."""
         if self.simulated:
             return SecureGenerator.from_seed(self.config.run.seed, purpose, self.name, round)
-        return SecureGenerator.from_system()
+        if self.custody is None:
+            return SecureGenerator.from_system()
+        secret = int.from_bytes(self.custody.load_secret(self.run), "big")
+        return SecureGenerator.from_seed(secret, purpose, self.name, round)
 
 
 def open_site(message: Message, context: Context) -> Site:

@@ -70,6 +70,16 @@ def pin_text(store: StateStore, name: str, text: str) -> None:
             raise RefusalError("context", f"{name} is pinned to another value at this site")
 
 
+def load_context(store: StateStore, run: str) -> RoundContext | None:
+    """Return the context that a site accepted last in a run; None: none yet."""
+    state = store.load(_name_attempt(run))
+    return None if state is None else decode(state, AttemptRecord).context
+
+
+def _name_attempt(run: str) -> str:
+    return f"attempt/{run}"
+
+
 class DurableSession:
     """A site's part in the attempts of one run, one after the other; made anew for each message.
 
@@ -108,13 +118,8 @@ class DurableSession:
         self._run = run
         self._generator = generator
         self._threads = threads
-        self._key = f"attempt/{run}"
+        self._key = _name_attempt(run)
         self._open_session(generator)  # a wrong identity is found before the first step
-
-    def load_context(self) -> RoundContext | None:
-        """Return the context that this site accepted last; None: none of this run."""
-        state = self._store.load(self._key)
-        return None if state is None else decode(state, AttemptRecord).context
 
     def advertise(
         self, context: RoundContext, *, config_digest: bytes, model_digest: bytes

@@ -27,7 +27,7 @@ from fedtrain.secagg.messages import (
     SignatureList,
     SurvivorSet,
 )
-from fedtrain.secagg.replay import pin_text
+from fedtrain.secagg.replay import load_context, pin_text
 from tests.secagg.federation import CONFIG, MODEL, Federation, Round, name_sites
 from tests.secagg.test_restarts import Racing
 from tests.secagg.test_rounds import draw_case
@@ -200,7 +200,7 @@ def test_new_attempt_has_a_new_seed_and_ends_the_old_one():
     assert attempt.load_attempt().seed != old.seed
     with refuses("own-entry"):
         attempt.sessions[SITE].share_keys(attempt.listed)
-    assert attempt.sessions[SITE].load_context() == again
+    assert load_context(attempt.store, "run-1") == again
 
 
 def test_same_attempt_of_another_context_has_a_new_seed():
@@ -265,10 +265,10 @@ def kill_at_forgetting(attempt, monkeypatch):
 
 def test_load_context_says_which_round_is_under_way():
     attempt = start("advertise")
-    assert attempt.sessions[SITE].load_context() is None
+    assert load_context(attempt.store, "run-1") is None
     for name in STAGES:
         getattr(attempt, name)()
-        assert attempt.sessions[SITE].load_context() == attempt.context
+        assert load_context(attempt.store, "run-1") == attempt.context
 
 
 # Attacks on what is stored between messages; controls leave out one check
