@@ -1,0 +1,192 @@
+"""The files of a member's and of the root's folder, each written whole or not at all.
+
+    any member   request.bin identity.key tls.key tls.crt ca.crt root.pub membership.bin
+    a renewal    tls.key.next, until its certificate is installed
+    a site       roster.bin, and rosters/DIGEST.bin for every roster that it ever pinned
+    the root     root.key root.pub ca.key ca.crt membership.bin federation.toml approvals.jsonl
+
+Folders have mode 0700 and files 0600. Keys are never overwritten.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from fedtrain.errors import SiteError
+from fedtrain.secagg.store import open_private
+
+IDENTITY_FILE: Final = "identity.key"
+REQUEST_FILE: Final = "request.bin"
+TLS_KEY_FILE: Final = "tls.key"
+NEXT_TLS_KEY_FILE: Final = "tls.key.next"
+TLS_CERTIFICATE_FILE: Final = "tls.crt"
+CA_FILE: Final = "ca.crt"
+ROOT_FILE: Final = "root.pub"
+MEMBERSHIP_FILE: Final = "membership.bin"
+ROSTER_FILE: Final = "roster.bin"
+ROSTERS_FOLDER: Final = "rosters"
+ROOT_KEY_FILE: Final = "root.key"
+CA_KEY_FILE: Final = "ca.key"
+FEDERATION_FILE: Final = "federation.toml"
+APPROVALS_FILE: Final = "approvals.jsonl"
+KITS_FOLDER: Final = "kits"
+LOCK_FILE: Final = "membership.lock"
+Hook = Callable[[str], None]
+_MOST_BYTES: Final = 2**22  # a membership of MAX_MEMBERS fits
+
+
+def read_file(path: Path, *, forbidden: int = 0) -> bytes:
+    """Read a small file.
+
+    Args:
+        path: The file.
+        forbidden: Mode bits that it may not have.
+
+    Raises:
+        SiteError: It is missing, too large, or its mode lets others in.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SiteError(f"{path} cannot be read ({error.strerror}); check its name") from error
+    if mode & forbidden:
+        raise SiteError(
+            f"{path} has mode {mode:04o}, which lets others in; chmod {mode & ~forbidden:04o} it,"
+            " and replace it if they used that"
+        )
+    if len(content) > _MOST_BYTES:
+        raise SiteError(f"{path} has more than {_MOST_BYTES} bytes; name another file")
+    return content
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write or replace a file, readable by its owner alone.
+
+    Raises:
+        SiteError: The disk is full, or the folder cannot be written.
+
+    Guarantees:
+        * After a return the content survives a power cut; a process that is killed in the middle
+          leaves the old content or the new, never a part.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with _reporting(path):
+        try:
+            _write(partial, content, os.O_TRUNC)
+            partial.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_new_file(path: Path, content: bytes) -> None:
+    """Write a file that does not exist yet, e.g. a key.
+
+    Raises:
+        SiteError: It exists, or cannot be written.
+
+    Guarantees:
+        * An existing file is never touched; a new one is there whole or not at all.
+        * The file is never readable by others, not for a moment.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with _reporting(path):
+        try:
+            _write(partial, content, os.O_TRUNC)
+            os.link(partial, path)
+            sync_folder(path.parent)
+        except FileExistsError as error:
+            raise SiteError(f"{path} exists and is kept; name another file") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file; return when it is durable.
+
+    Raises:
+        SiteError: The disk is full, or the folder cannot be written.
+    """
+    with _reporting(path), open_private(path, os.O_APPEND) as file:
+        start = os.fstat(file.fileno()).st_size
+        try:
+            _write_all(file.fileno(), f"{line}\n".encode())
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), start)
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a private folder where it is missing.
+
+    Raises:
+        SiteError: It cannot be made, or it exists and others can enter it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise SiteError(
+            f"{path} cannot be made ({error.strerror}); name a folder that this user may make"
+        ) from error
+    if mode & 0o077:
+        raise SiteError(f"{path} has mode {mode:04o}, so that others can enter it; chmod 700 it")
+
+
+@contextmanager
+def locking(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing a folder's membership meanwhile; not reentrant.
+
+    Raises:
+        SiteError: There is no such folder, or it cannot be written.
+    """
+    try:
+        file = open_private(folder / LOCK_FILE, os.O_APPEND)
+    except OSError as error:
+        raise SiteError(
+            f"{folder} cannot be locked ({error.strerror}); name the folder that has the keys"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, content: bytes, flags: int) -> None:
+    with open_private(path, flags) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SiteError(
+            f"{path} cannot be written ({error.strerror}); free space or allow writing there, and"
+            " do the same again"
+        ) from error
