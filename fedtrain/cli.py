@@ -30,6 +30,7 @@ SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "verify"),
+    "Deploy": ("federation", "server", "client", "demo"),
     "At a site": ("ledger",),
 }
 EXAMPLE: Final = """\

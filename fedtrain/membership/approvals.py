@@ -63,8 +63,3 @@ def load_approvals(path: Path) -> list[Approval]:
         except (ValueError, TypeError) as error:
             raise AuditError(f"{path}: line {number} is no decision; restore a copy") from error
     return approvals
-
-
-def find_certificate_ends(approvals: list[Approval]) -> dict[str, int]:
-    """Return when the certificate of a TLS key ends, Unix seconds, by the key's digest in hex."""
-    return {one.tls_key_digest: one.certificate_end for one in approvals if one.certificate_end}

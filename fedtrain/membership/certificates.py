@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedtrain.errors import SiteError
+from fedtrain.errors import ConfigError, SiteError
 from fedtrain.membership.faults import MembershipError
 from fedtrain.membership.files import read_file, write_new_file
 from fedtrain.membership.names import find_ip, parse_address
@@ -133,8 +133,16 @@ def issue_certificate(
         address: "host:port" of a coordinator, which may serve; None for all others, who may not.
         now: Unix seconds.
         days: How long it holds; it ends with the authority's at the latest.
+
+    Raises:
+        ConfigError: The authority's own certificate has ended.
     """
     ca = x509.load_der_x509_certificate(ca_certificate)
+    if _to_time(now) >= ca.not_valid_after_utc:
+        raise ConfigError(
+            f"the federation's authority ended on {ca.not_valid_after_utc:%Y-%m-%d}; make a new"
+            " federation, or set this machine's clock"
+        )
     key = load_public_bytes(public_bytes)
     end = min(_to_time(now) + timedelta(days=days), ca.not_valid_after_utc)
     builder = _begin(_make_name(uri.rpartition("/")[2]), ca.subject, key, now=now, end=end)

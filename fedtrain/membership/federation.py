@@ -45,6 +45,7 @@ from fedtrain.membership.files import (
     read_file,
     sync_folder,
     write_file,
+    write_public_key,
 )
 from fedtrain.membership.membership import (
     find_member,
@@ -61,9 +62,9 @@ from fedtrain.membership.records import (
     Membership,
     SignedMembership,
 )
-from fedtrain.membership.requests import compute_fingerprint, verify_request
+from fedtrain.membership.requests import compute_fingerprint, is_same_fingerprint, verify_request
 from fedtrain.secagg.codec import encode
-from fedtrain.secagg.files import create_identity, load_identity, save_public_key
+from fedtrain.secagg.files import create_identity, load_identity
 from fedtrain.secagg.roster import Identity
 
 MOST_DAYS: Final = 825
@@ -250,6 +251,21 @@ def check_approval(membership: Membership, request: JoinRequest, *, replace: boo
     return f"REPLACES the identity of {known.role} {known.name}"
 
 
+def check_fingerprint(request: JoinRequest, fingerprint: str) -> None:
+    """Raise unless a request has the fingerprint that its applicant read out.
+
+    Raises:
+        MembershipError: It has another (reason "signature").
+    """
+    found = compute_fingerprint(request)
+    if not is_same_fingerprint(found, fingerprint):
+        raise MembershipError(
+            "signature",
+            f"the request has fingerprint {found}, not {fingerprint[:80]}: it was exchanged on the"
+            " way; ask for the file again",
+        )
+
+
 def _check_others(others: Iterable[MemberEntry], entry: MemberEntry) -> None:
     for one in others:
         cure = "choose another name and make new keys"
@@ -267,7 +283,7 @@ def _check_others(others: Iterable[MemberEntry], entry: MemberEntry) -> None:
 def _fill(folder: Path, name: str, coordinator: str, *, now: int) -> SignedMembership:
     root = create_identity(folder / ROOT_KEY_FILE)
     ca_certificate = create_ca_certificate(name, create_key(folder / CA_KEY_FILE), now=now)
-    save_public_key(folder / ROOT_FILE, root.public_key)
+    write_public_key(folder / ROOT_FILE, root.public_key)
     write_file(folder / CA_FILE, to_pem(ca_certificate))
     settings = tomli_w.dumps({"federation": name, "certificate_days": CERTIFICATE_DAYS})
     write_file(folder / FEDERATION_FILE, settings.encode())

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from fedtrain.errors import SiteError
 from fedtrain.secagg.store import open_private
 
@@ -106,6 +109,16 @@ def write_new_file(path: Path, content: bytes) -> None:
             raise SiteError(f"{path} exists and is kept; name another file") from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write_public_key(path: Path, public_key: bytes) -> None:
+    """Write an Ed25519 public key in PEM, as `fedtrain.secagg.files.load_root_key` reads it.
+
+    Raises:
+        SiteError: The disk is full, or the folder cannot be written.
+    """
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    write_file(path, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
 def append_line(path: Path, line: str) -> None:

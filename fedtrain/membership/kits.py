@@ -28,6 +28,7 @@ from fedtrain.membership.files import (
     read_file,
     sync_folder,
     write_file,
+    write_public_key,
 )
 from fedtrain.membership.membership import (
     check_signed,
@@ -36,10 +37,14 @@ from fedtrain.membership.membership import (
     verify_newer_membership,
 )
 from fedtrain.membership.records import COORDINATOR, Kit, MemberEntry, SignedMembership
-from fedtrain.membership.requests import compute_root_fingerprint, load_request
+from fedtrain.membership.requests import (
+    compute_root_fingerprint,
+    is_same_fingerprint,
+    load_request,
+)
 from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
-from fedtrain.secagg.files import load_identity, load_root_key, save_public_key
+from fedtrain.secagg.files import load_identity, load_root_key
 
 
 def load_kit(path: Path) -> Kit:
@@ -130,16 +135,12 @@ def _check_root(folder: Path, root: bytes, root_fingerprint: str | None) -> None
             f"the kit comes from another root ({found}) than the pinned one"
             f" ({compute_root_fingerprint(load_root_key(path))}); ask the federation which holds",
         )
-    if root_fingerprint is not None and _flatten(root_fingerprint) != _flatten(found):
+    if root_fingerprint is not None and not is_same_fingerprint(root_fingerprint, found):
         raise MembershipError(
             "root",
             f"the kit's root has fingerprint {found}, not {root_fingerprint[:80]}; do not use this"
             " kit, and tell the federation's root",
         )
-
-
-def _flatten(fingerprint: str) -> str:
-    return "".join(fingerprint.split()).replace(":", "").lower()
 
 
 def _choose_newest(folder: Path, kit: Kit) -> SignedMembership:
@@ -182,8 +183,7 @@ def _save(
     folder: Path, kit: Kit, signed: SignedMembership, *, key_path: Path, on_step: Hook
 ) -> None:
     if not (folder / ROOT_FILE).exists():
-        save_public_key(folder / ROOT_FILE, kit.root_public_key)
-        (folder / ROOT_FILE).chmod(0o600)
+        write_public_key(folder / ROOT_FILE, kit.root_public_key)
         on_step(ROOT_FILE)
     write_file(folder / CA_FILE, to_pem(signed.membership.ca_certificate))
     on_step(CA_FILE)

@@ -123,7 +123,10 @@ def load_request(path: Path) -> JoinRequest:
         SiteError: The file cannot be read.
         MembershipError: It is no request, or was changed.
     """
-    return verify_request(read_file(path))
+    try:
+        return verify_request(read_file(path))
+    except MembershipError as error:
+        raise MembershipError(error.reason, f"{path}: {error}") from error
 
 
 def compute_fingerprint(request: JoinRequest) -> str:
@@ -140,6 +143,12 @@ def format_fingerprint(digest: bytes) -> str:
     """Return the first 20 bytes of a digest for people to read out."""
     text = digest[:FINGERPRINT_BYTES].hex()
     return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+def is_same_fingerprint(one: str, other: str) -> bool:
+    """Return whether two fingerprints are the same but for spaces, colons and case."""
+    flat = ["".join(text.split()).replace(":", "").lower() for text in (one, other)]
+    return flat[0] == flat[1]
 
 
 def _check_values(name: str, role: str, *, address: str) -> None:
