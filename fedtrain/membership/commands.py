@@ -149,12 +149,8 @@ def _run_new(args: argparse.Namespace) -> int:
 
 
 def _run_approve(args: argparse.Namespace) -> int:
-    from fedtrain.membership.federation import (
-        approve,
-        check_approval,
-        check_fingerprint,
-        load_federation,
-    )
+    from fedtrain.membership.admission import check_approval, check_fingerprint
+    from fedtrain.membership.federation import approve, load_federation
     from fedtrain.membership.files import KITS_FOLDER, MEMBERSHIP_FILE, make_folder
     from fedtrain.membership.kits import save_kit
     from fedtrain.membership.records import COORDINATOR
@@ -185,7 +181,8 @@ def _run_approve(args: argparse.Namespace) -> int:
 
 
 def _run_revoke(args: argparse.Namespace) -> int:
-    from fedtrain.membership.federation import get_member, load_federation, revoke
+    from fedtrain.membership.admission import get_member
+    from fedtrain.membership.federation import load_federation, revoke
     from fedtrain.membership.files import MEMBERSHIP_FILE
 
     folder = Path(args.folder)

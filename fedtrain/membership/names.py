@@ -60,7 +60,7 @@ def _parse_host(host: str, address: str) -> str:
     is_named = len(bare) <= _MOST_HOST and all(_LABEL.fullmatch(part) for part in bare.split("."))
     is_number = re.fullmatch(r"[0-9.]+", bare) is not None
     is_host = (is_named and not is_number) if found is None else (found.version == 6) == bracketed
-    if not is_host:
+    if not is_host or "%" in bare:  # a zone means something on one machine alone
         raise ConfigError(
             f"address {address[:80]!r} has no host name or IP number; write e.g."
             " train.example.org:7443, 10.0.0.7:7443 or [fd00::7]:7443"
