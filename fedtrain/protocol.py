@@ -80,9 +80,13 @@ SECAGG_REFUSED: Final = 106
 # The site's own refusals: the text is the rule's name or the budget's reason, never a number.
 POLICY_REFUSED: Final = 107
 BUDGET_REFUSED: Final = 108
-REFUSED_FOR_GOOD: Final = (POLICY_REFUSED, BUDGET_REFUSED)
 INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
+# What the coordinator writes in the name of a site that has not spoken: it may have released all
+# the same.
 NO_ANSWER: Final = (198, "no answer: the site's process ended or was too late")
+LEFT: Final = (197, "left: the site is no member of the federation any more")
+UNSPOKEN: Final = (NO_ANSWER[0], LEFT[0])
+REFUSED_FOR_GOOD: Final = (POLICY_REFUSED, BUDGET_REFUSED, LEFT[0])
 
 
 def describe_publicly(error: Exception) -> tuple[int, str]:

@@ -19,11 +19,11 @@ from fedtrain.protocol import (
     ARRAYS,
     LEDGER_LINE,
     METRICS,
-    NO_ANSWER,
     PARAMETERS,
     REFUSED_FOR_GOOD,
     RELEASE,
     TRAIN_LOSS,
+    UNSPOKEN,
     WEIGHT,
 )
 
@@ -83,7 +83,7 @@ def sift(
         name = names.get(reply.metadata.src_node_id, "unknown")
         try:
             if reply.has_error():
-                if reply.error.code != NO_ANSWER[0]:
+                if reply.error.code not in UNSPOKEN:
                     tally.declined.add(name)
                 if reply.error.code in REFUSED_FOR_GOOD:
                     tally.left.add(name)

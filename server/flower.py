@@ -6,11 +6,27 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from fedtrain.errors import PeerError
 from fedtrain.params import Vector
 from fedtrain.protocol import NO_ANSWER, PARAMETERS
+
+COORDINATOR_NODE_ID = 1
+
+
+def set_identity() -> None:
+    """Say that this process speaks for the coordinator; needed before a Message is made.
+
+    Outside of Flower's own processes nobody else says so.
+    """
+    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = COORDINATOR_NODE_ID
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Give a message the id that a SuperLink would give it."""
+    message.metadata.__dict__["_message_id"] = message_id
 
 
 class CohortGrid(Grid):

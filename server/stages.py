@@ -16,7 +16,6 @@ from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
     LEDGER_LINE,
-    NO_ANSWER,
     PARAMETERS,
     REFUSED_FOR_GOOD,
     RELEASE,
@@ -26,6 +25,7 @@ from fedtrain.protocol import (
     SECAGG_PURPOSE,
     SECAGG_REFUSED,
     TRAINING,
+    UNSPOKEN,
     WORDS,
 )
 from fedtrain.secagg.codec import Message as SecureMessage
@@ -177,7 +177,7 @@ class Exchanger:
             log.warning("secure_reply_missing site=%s reason=%s", name, reply.error.reason)
             if reply.error.code == SECAGG_REFUSED:
                 self._refused.append((name, str(reply.error.reason)))
-            if reply.error.code != NO_ANSWER[0]:
+            if reply.error.code not in UNSPOKEN:
                 self.declined.add(name)
             if reply.error.code in REFUSED_FOR_GOOD:
                 self._round.left.add(name)
