@@ -182,6 +182,42 @@ class Shards:
         cached = self._cache.get(site, preparation)
         if cached is not None:
             return cached
+        rows, features, labels, ends = self._arrange(site, preparation)
+        splits = [
+            Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        shard = Shard(*splits)
+        self._cache.put(site, shard, size=features.nbytes + labels.nbytes)
+        return shard
+
+    def find_rows(self, site: int, preparation: Preparation) -> SplitIndices:
+        """Return which record of the whole data each record of a site's splits is, in their order.
+
+        An audit needs it, to know the same record again in a federation that was dealt anew.
+        """
+        rows, _, _, ends = self._arrange(site, preparation)
+        return SplitIndices(*np.split(rows, ends[:-1]))
+
+    def count_records(self) -> int:
+        """Return the number of records of all sites together."""
+        return len(self._records.labels)
+
+    def load_central_test(self, preparation: Preparation) -> Split | None:
+        """Return the prepared central test set, or None where the source has none."""
+        if self._records.central is None:
+            return None
+        features, labels = self._records.central
+        return Split(preparation.apply_features(features), preparation.apply_labels(labels))
+
+    def compute_fingerprint(self) -> str:
+        """Return SHA-256 (hex) over all records and the partition; see `fingerprint`."""
+        return compute_fingerprint(self._records, self._partition)
+
+    def _arrange(
+        self, site: int, preparation: Preparation
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64], list[int]]:
+        """Return a site's records, prepared and in the order of its splits, and the splits' ends."""
         rows = self._partition.get_indices(site)
         if self._config.privacy.covers_records:
             verify_public(preparation, self._config, self.public)
@@ -195,24 +231,7 @@ class Shards:
             rows = rows[np.concatenate(split.get_parts())]
             features, labels = self._prepare(site, rows, preparation)
         ends = np.cumsum([len(part) for part in split.get_parts()]).tolist()
-        splits = [
-            Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
-        shard = Shard(*splits)
-        self._cache.put(site, shard, size=features.nbytes + labels.nbytes)
-        return shard
-
-    def load_central_test(self, preparation: Preparation) -> Split | None:
-        """Return the prepared central test set, or None where the source has none."""
-        if self._records.central is None:
-            return None
-        features, labels = self._records.central
-        return Split(preparation.apply_features(features), preparation.apply_labels(labels))
-
-    def compute_fingerprint(self) -> str:
-        """Return SHA-256 (hex) over all records and the partition; see `fingerprint`."""
-        return compute_fingerprint(self._records, self._partition)
+        return rows, features, labels, ends
 
     def _prepare(
         self, site: int, rows: NDArray[np.int64], preparation: Preparation
