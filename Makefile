@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-slow coverage fuzz check install clean
+.PHONY: demo test test-slow coverage fuzz check stubs install clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -38,6 +38,13 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The stubs of fedtrain/link/link.proto, checked in; tests/link/test_stubs.py compares.
+STUBS ?= .
+stubs: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=$(STUBS) \
+	  --grpc_python_out=$(STUBS) --mypy_out=quiet:$(STUBS) --mypy_grpc_out=quiet:$(STUBS) \
+	  fedtrain/link/link.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

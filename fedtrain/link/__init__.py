@@ -1,0 +1,1 @@
+"""The link between a coordinator, its sites and its operators: contract, contents, TLS."""
