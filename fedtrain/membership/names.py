@@ -57,9 +57,12 @@ def _parse_host(host: str, address: str) -> str:
             f"address {address!r} is where a server listens, not where it is found; give the name"
             " or number that sites dial"
         )
-    is_named = len(bare) <= _MOST_HOST and all(_LABEL.fullmatch(part) for part in bare.split("."))
     is_number = re.fullmatch(r"[0-9.]+", bare) is not None
-    is_host = (is_named and not is_number) if found is None else (found.version == 6) == bracketed
+    is_named = len(bare) <= _MOST_HOST and all(_LABEL.fullmatch(part) for part in bare.split("."))
+    if found is None:
+        is_host = is_named and not is_number and not bracketed
+    else:
+        is_host = (found.version == 6) == bracketed
     if not is_host or "%" in bare:  # a zone means something on one machine alone
         raise ConfigError(
             f"address {address[:80]!r} has no host name or IP number; write e.g."
