@@ -30,7 +30,7 @@ MIN_FOR_OWN_SPREAD: Final = 32
 RMIA_GAMMA: Final = 2.0
 MIN_SHADOWS: Final = 4
 _MAX_MARGIN: Final = 60.0  # beyond it float64 cannot tell a probability from 1
-_PRIOR_MODELS: Final = 2.0  # weight of the records' mean beside a record's own few models
+_PRIOR_MODELS: Final = 8.0  # weight of the records' mean beside a record's own few models
 
 
 def compute_margins(logits: Floats, labels: NDArray[np.int64]) -> Floats:

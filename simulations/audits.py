@@ -1,0 +1,16 @@
+"""Audit methods that run federations of their own; by the entry point `fedtrain.audits`."""
+
+from typing import Final
+
+from fedtrain.audit.methods import Method, load_when_run
+
+from .loading import refer_to_sibling
+
+METHODS: Final = (
+    Method(
+        "membership",
+        "which records were trained on: loss, LiRA and RMIA with shadow federations",
+        "simulation",
+        load_when_run(refer_to_sibling("simulations.membership:audit_membership")),
+    ),
+)
