@@ -3,7 +3,7 @@
 What is in it: `config.toml` (resolved, with its digest), `environment.json`, `metrics.jsonl` (a
 line a round), `ledger.jsonl` (a line a site and round), `sites.json` (each site's last evaluation),
 `log.txt`, `checkpoint/` (model and strategy state of the last round), `state.json`, and at the end
-`model.safetensors`, `model.json` and the pictures.
+`model.safetensors`, `model.json`, the pictures, and `manifest.json` (`fedtrain.seal`).
 
 The commit point of a round is the atomic replacement of `state.json`. It names the checkpoint files
 and the lengths that `metrics.jsonl` and `ledger.jsonl` had, so that whatever a killed process wrote
@@ -35,6 +35,7 @@ from safetensors.numpy import load_file, save_file
 from fedtrain.config import Config, compute_digest, load_config, to_toml
 from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
 from fedtrain.privacy.ledger import LedgerEntry, read_ledger
+from fedtrain.seal import seal_run, unseal_run
 
 Arrays = Mapping[str, NDArray[Any]]
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -198,12 +199,16 @@ class RunDirectory:
     def mark_running(self) -> None:
         """Write that the run goes on."""
         with self.writing():
+            unseal_run(self.path)
             self._write_state(status="running", reason=None, sittings=self.state.sittings + 1)
 
     def finish(self, status: Status, reason: str | None = None) -> None:
-        """Write how the run ended."""
+        """Write how the run ended; the files of one that is finished are sealed."""
         with self.writing():
             self._write_state(status=status, reason=reason)
+            unseal_run(self.path)
+            if status == "finished":
+                seal_run(self.path)
 
     def write_setting(
         self, *, sites: int, accountant: str | None, site_accountant: str | None = None

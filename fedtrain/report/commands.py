@@ -18,7 +18,7 @@ once `fedtrain config --schema > fedtrain.schema.json` has written that file.
 """
 VERIFY_EPILOG: Final = """\
 Exits with 0 where all of it holds, with 8 where something does not. Utility metrics, seconds and
-bytes cannot be recomputed from a run directory and are not checked.
+bytes cannot be recomputed; of them only damage since the run ended is seen.
 """
 
 

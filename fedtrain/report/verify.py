@@ -1,18 +1,20 @@
 """Everything about a run that can be recomputed or is signed, checked and printed as a table.
 
-Checked against each other: `config.toml`, `state.json`, `metrics.jsonl`, `ledger.jsonl`,
-`sites.json`, the checkpoint, `model.safetensors` with `model.json`, and with secure aggregation
-`roster.json` and `transcript.jsonl`.
+Every file is checked against the manifest that sealed the run, which shows damage and no more:
+whoever writes the directory anew writes its manifest, too. So the files are also checked against
+each other: `config.toml`, `state.json`, `metrics.jsonl`, `ledger.jsonl`, `sites.json`, the
+checkpoint, `model.safetensors` with `model.json`, and with secure aggregation `roster.json` and
+`transcript.jsonl`.
 
-Not covered, since nothing in the directory derives them: utility metrics and losses, seconds and
-bytes; the words of a void round's reason in `metrics.jsonl`; digits of an epsilon beyond the
+Covered by the manifest alone, since nothing else derives them: utility metrics and losses, seconds
+and bytes; the words of a void round's reason in `metrics.jsonl`; digits of an epsilon beyond the
 ninth; the digest of a sum (nobody signs it, and the sum itself is not kept); with modes "off" and
 "arithmetic" the digests in the ledger and which sites survived; config keys that are in no digest
 (`run.directory`, `data.path`, `simulation`); `environment.json`, `log.txt`, pictures, files below
-`sites/`, and what `model.json` says besides digest and rounds. Nor is a directory covered that
-someone wrote anew as a whole: in a simulation, whose keys follow from the seed, anybody can; with
-real identities the coordinator cannot, for it lacks the sites' keys, and `--roster` names the
-roster that it did not write.
+`sites/`, and what `model.json` says besides digest and rounds. Files that the manifest does not
+list are named as not covered. Nor is a directory covered that someone wrote anew as a whole: in a
+simulation, whose keys follow from the seed, anybody can; with real identities the coordinator
+cannot, for it lacks the sites' keys, and `--roster` names the roster that it did not write.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +37,7 @@ from fedtrain.audit.sums import (
 )
 from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.report.tables import NOTHING, make_table
+from fedtrain.seal import check_files, find_unsealed, read_manifest
 
 HOLDS: Final = "ok"
 SIMULATED: Final = (
@@ -43,6 +46,8 @@ SIMULATED: Final = (
 NO_TRANSCRIPT: Final = "no transcript to check: mode {mode} signs nothing"
 SIGNATURES: Final = "signatures of secure sums"
 UNFINISHED: Final = "not written yet"
+SEALED: Final = "files as sealed"
+MOST_LOOSE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ def verify_run(path: Path, roster: Path | None = None) -> list[Check]:
         _run("ledger lines", check_ledger, evidence),
         _run("epsilons by round", check_epsilons, evidence),
         _run("sites' rounds and epsilon", check_sites, evidence),
+        _run_seal(evidence),
     ]
 
 
@@ -121,6 +127,27 @@ def _run_model(evidence: Evidence) -> Check:
     except AuditError as error:
         return Check(name, 0, str(error), failed=True)
     return _run(name, check_model, evidence) if finished else Check(name, 0, UNFINISHED)
+
+
+def _run_seal(evidence: Evidence) -> Check:
+    """Check every file against the manifest; a run that is not finished has none yet."""
+    try:
+        if evidence.state.status != "finished":
+            return Check(SEALED, 0, UNFINISHED)
+        sealed = read_manifest(evidence.path)
+        check_files(evidence.path, sealed)
+    except AuditError as error:
+        return Check(SEALED, 0, str(error), failed=True)
+    loose = find_unsealed(evidence.path, sealed)
+    return Check(SEALED, len(sealed), f"{HOLDS}{describe_loose(loose)}")
+
+
+def describe_loose(names: Sequence[str]) -> str:
+    """Name the files that no manifest covers, as the end of a result."""
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_LOOSE} more" if len(names) > MOST_LOOSE else ""
+    return f"; not covered: {', '.join(names[:MOST_LOOSE])}{more}"
 
 
 def _run_sums(evidence: Evidence) -> list[Check]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedtrain import cli
+from fedtrain.seal import seal_run
 
 SMALL = {
     "data.validation_fraction": "0",
@@ -58,7 +59,7 @@ def copy_run(simulated: Callable[[str], Path], tmp_path: Path) -> Callable[..., 
 
 @pytest.fixture
 def edit_lines() -> Callable[..., None]:
-    """Return a function that changes a line file and commits its new length in `state.json`."""
+    """Return a function that changes a line file, commits its new length, and seals all anew."""
 
     def edit(path: Path, name: str, change: Callable[[list[str]], list[str]]) -> None:
         lines = change((path / name).read_text().splitlines())
@@ -67,5 +68,6 @@ def edit_lines() -> Callable[..., None]:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         state["lengths"][name] = len(text)
         (path / "state.json").write_text(json.dumps(state) + "\n")
+        seal_run(path)
 
     return edit

@@ -1,4 +1,7 @@
-"""What `fedtrain verify` finds in a run directory that was changed, and what it lets pass."""
+"""What `fedtrain verify` finds in a run directory that was changed, and what it lets pass.
+
+Whoever changes it seals it anew, but where a test says otherwise: the manifest is to be no help.
+"""
 
 import json
 import re
@@ -11,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtrain.report.verify import Check, verify_run
+from fedtrain.seal import MANIFEST, list_files, read_manifest, seal_run
 from fedtrain.secagg.simulated import describe_roster, make_pinned_roster
 
 CopyRun = Callable[..., Path]
@@ -32,7 +36,9 @@ UNCOVERED = {
 }
 
 
-def find_failed(path: Path, roster: Path | None = None) -> list[Check]:
+def find_failed(path: Path, roster: Path | None = None, *, seal: bool = True) -> list[Check]:
+    if seal:
+        seal_run(path)
     return [check for check in verify_run(path, roster) if check.failed]
 
 
@@ -63,6 +69,41 @@ def test_changed_byte_is_found(target, data):
         assert find_failed(target)
     finally:
         file.write_bytes(content)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_changed_byte_of_any_file_is_found(target, data):
+    seal_run(target)
+    names = [name for name in (*list_files(target), MANIFEST) if (target / name).stat().st_size]
+    file = target / data.draw(st.sampled_from(names))
+    content = file.read_bytes()
+    changed = bytearray(content)
+    changed[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        file.write_bytes(changed)
+        assert find_failed(target, seal=False)
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["protocol", "void", "plain", "dropouts", "arithmetic", "off"])
+def test_manifest_has_every_file_of_a_run(simulated, kind):
+    path = simulated(kind)
+    assert sorted(read_manifest(path)) == list_files(path)
+
+
+def test_file_that_nobody_sealed_is_named(copy_run: CopyRun) -> None:
+    path = copy_run()
+    (path / "notes.txt").write_text("mine")
+    sealed = verify_run(path)[-1]
+    assert sealed.result == "ok; not covered: notes.txt"
+
+
+def test_manifest_that_is_gone_is_found(copy_run: CopyRun) -> None:
+    path = copy_run()
+    (path / MANIFEST).unlink()
+    assert [check.name for check in find_failed(path, seal=False)] == ["files as sealed"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,6 +146,7 @@ def test_run_that_was_killed_holds_up_to_its_last_commit(copy_run: CopyRun) -> N
     path = copy_run()
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(state | {"status": "running"}) + "\n")
+    (path / MANIFEST).unlink()
     with (path / "ledger.jsonl").open("a") as file:
         file.write('{"expected_ba')
     assert not find_failed(path)
