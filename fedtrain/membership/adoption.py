@@ -58,6 +58,8 @@ def load_pinned_root(folder: Path) -> bytes:
         SiteError: The folder has joined no federation.
     """
     path = folder / ROOT_FILE
+    if not folder.is_dir():
+        raise SiteError(f"{folder} is no folder; name the one that has the keys")
     if not path.exists():
         raise SiteError(
             f"{folder} has joined no federation; hand its {REQUEST_FILE} to the federation's root"

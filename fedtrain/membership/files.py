@@ -124,12 +124,15 @@ def write_public_key(path: Path, public_key: bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file; return when it is durable.
 
+    A last line without its end, which a killed process left, is removed first.
+
     Raises:
         SiteError: The disk is full, or the folder cannot be written.
     """
     with _reporting(path), open_private(path, os.O_APPEND) as file:
-        start = os.fstat(file.fileno()).st_size
+        start = path.read_bytes().rfind(b"\n") + 1
         try:
+            os.ftruncate(file.fileno(), start)
             _write_all(file.fileno(), f"{line}\n".encode())
             os.fsync(file.fileno())
         except OSError:

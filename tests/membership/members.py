@@ -1,5 +1,8 @@
 """A small federation in a folder: its root, a coordinator and two sites."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedtrain.membership.federation import approve, create_federation
@@ -30,3 +33,14 @@ class Federation:
         """Take a member in and install its kit; its folder is returned."""
         install_kit(self.path / name, self.approve(name, role), now=self.now)
         return self.path / name
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
