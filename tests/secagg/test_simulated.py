@@ -33,3 +33,7 @@ def test_roster_of_a_simulation_says_what_it_is():
     assert described["simulated"] is True
     assert roster.signed.roster.federation.endswith("simulated")
     assert decode(bytes.fromhex(described["roster"]), SignedRoster) == roster.signed
+
+
+def test_pinned_roster_names_its_sites_in_order():
+    assert simulated.make_pinned_roster(0, ["berta", "anna"]).sites == ("anna", "berta")
