@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedtrain.errors import ConfigError, SiteError
 from fedtrain.membership.certificates import (
@@ -16,6 +17,8 @@ from fedtrain.membership.certificates import (
     get_public_bytes,
     issue_certificate,
     load_certificate,
+    load_key,
+    load_public_bytes,
     verify_certificate,
 )
 from fedtrain.membership.faults import MembershipError
@@ -189,3 +192,17 @@ def test_key_is_never_overwritten(tmp_path):
 
 def test_serial_numbers_differ(federation):
     assert find(federation, "co").serial_number != find(federation, "ward").serial_number
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\n"])
+def test_file_that_is_no_key_is_refused(tmp_path, content):
+    (tmp_path / "tls.key").touch(mode=0o600)
+    (tmp_path / "tls.key").write_bytes(content)
+    with pytest.raises(SiteError, match="no unencrypted private key"):
+        load_key(tmp_path / "tls.key")
+
+
+def test_public_key_of_another_curve_is_refused():
+    public = ec.generate_private_key(ec.SECP384R1()).public_key()
+    with pytest.raises(MembershipError, match="not of curve P-256"):
+        load_public_bytes(get_public_bytes(public))

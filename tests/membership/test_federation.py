@@ -2,16 +2,22 @@
 
 import json
 import stat
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography import x509
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedtrain.errors import AuditError, ConfigError, SiteError
 from fedtrain.membership.admission import check_fingerprint
+from fedtrain.membership.adoption import adopt_membership
 from fedtrain.membership.approvals import load_approvals
 from fedtrain.membership.faults import MembershipError
 from fedtrain.membership.federation import approve, create_federation, load_federation, revoke
+from fedtrain.membership.member import load_member
 from fedtrain.membership.membership import (
     find_member,
     load_membership,
@@ -70,6 +76,12 @@ def test_federation_that_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path)
     with pytest.raises(SiteError, match="cannot be made"):
         create_federation(tmp_path / "file" / "root", "heart", ADDRESS)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_disk_full_leaves_no_new_federation(tmp_path):
+    with full_disk(300), pytest.raises(SiteError, match="free space"):
+        create_federation(tmp_path / "root", "heart", ADDRESS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_approval_lists_the_member_and_the_roster_its_sites(federation):
@@ -281,3 +293,28 @@ def test_largest_membership_is_read_back(federation, tmp_path):
     most = sign_membership(root, "heart", version=2, issued=NOW, entries=entries, **fields)
     save_membership(tmp_path / "m", most)
     assert load_membership(tmp_path / "m", root.public_key) == most
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["approve", "renew", "revoke"]), st.sampled_from("abc")),
+        max_size=8,
+    )
+)
+@settings(max_examples=8, deadline=None)
+def test_any_decisions_in_any_order_are_followed_by_a_member_that_watches(decisions):
+    with tempfile.TemporaryDirectory() as folder:
+        federation = Federation(Path(folder))
+        watcher = federation.join("watcher", "auditor")
+        members = {"watcher"}
+        for decision, name in decisions:
+            if decision == "revoke" and name not in members:
+                continue
+            if decision == "revoke":
+                adopt_membership(watcher, revoke(federation.root, name, now=NOW))
+                members.remove(name)
+            elif name not in members or decision == "renew":
+                federation.join(name)
+                adopt_membership(watcher, load_federation(federation.root))
+                members.add(name)
+            assert set(list_names(load_member(watcher).signed)) == members

@@ -164,6 +164,17 @@ def test_kit_older_than_the_pinned_membership_brings_its_certificate_alone(feder
     assert load_member(folder).signed == newer
 
 
+def test_kit_whose_membership_contradicts_the_pinned_one_is_refused(federation):
+    """What a root does that was restored from a backup."""
+    folder = federation.join("ward")
+    backup = (federation.root / "membership.bin").read_bytes()
+    adopt_membership(folder, federation.approve("alpha").signed)
+    (federation.root / "membership.bin").write_bytes(backup)
+    with pytest.raises(MembershipError, match="ask the root") as caught:
+        install_kit(folder, federation.approve("ward"), now=NOW)
+    assert caught.value.reason == "conflict"
+
+
 def test_kit_of_a_member_struck_off_since_is_refused(federation):
     folder = federation.join("ward")
     kit = federation.approve("ward")

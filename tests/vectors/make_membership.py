@@ -275,15 +275,26 @@ def list_kits():
 CA = make_ca("ca")
 
 
+def list_damaged(data):
+    yield "byte behind it", data + b"\0"
+    yield "cut off", data[:-1]
+    yield "of another kind", data[:2] + b"\x20" + data[3:]
+    yield "of another version", data[:1] + b"\x02" + data[2:]
+
+
 def list_vectors():
     for name, data, fails in list_requests():
         yield "request", name, data, fails
     for name, fields, fails in list_memberships():
         yield "membership", name, pack(35, fields), fails
+    for name, data in list_damaged(pack(35, make_membership())):
+        yield "membership", name, data, "encoding"
     for name, fields, fails in list_newer():
         yield "newer", name, pack(35, fields), fails
     for name, fields, fails in list_kits():
         yield "kit", name, pack(36, fields), fails
+    for name, data in list_damaged(pack(36, make_kit())):
+        yield "kit", name, data, "encoding"
 
 
 def make_tree():
