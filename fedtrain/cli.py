@@ -21,6 +21,7 @@ from importlib import metadata
 from typing import Any, Final, NoReturn
 
 from fedtrain.errors import FedtrainError
+from fedtrain.link.suites import restrict_suites
 
 GROUP: Final = "fedtrain.commands"
 EXIT_DEFECT: Final = 70
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. Nothing but a defect of the interpreter raises.
     """
+    restrict_suites()  # before any command loads flwr, and with it grpc
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     return _guard(lambda: _run([part for part in arguments if part != "--debug"]), debug=debug)

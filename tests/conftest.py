@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtrain.link.suites import restrict_suites
+
+restrict_suites()  # before any test module loads flwr, and with it grpc
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

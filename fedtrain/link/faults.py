@@ -1,16 +1,18 @@
-"""What goes wrong on the link, and how it is told to the other end.
+"""What goes wrong on the link.
 
     PeerError
     ├── ParcelError        bytes that are no canonical parcel
     ├── ContentError       content of another size, digest or place than was said
     ├── ContractError      two releases that cannot work together
-    ├── IdentityError      a peer that is not who it must be, or not a member any more
+    ├── IdentityError      a peer that is not who it must be
+    │   ├── RevokedError       a member that does not belong any more
+    │   └── UnlistedKeyError   a coordinator whose key the pinned membership does not list (yet)
     ├── RefusedError       the other end refused a call, for good
     └── UnavailableError   the other end cannot be reached, or not now: try again
     OperatorError
-    └── TransportError     this end cannot serve or dial safely, and so does not
+    └── TransportError     this end cannot serve or dial as safely as it must, and so does not
 
-`fedtrain.link.status` says them in gRPC's terms.
+`fedtrain.link.status` says them in gRPC's terms. Codes are part of the contract.
 """
 
 from fedtrain.errors import OperatorError, PeerError
@@ -35,16 +37,28 @@ class ContractError(PeerError):
 
 
 class IdentityError(PeerError):
-    """A peer is not who it must be, or does not belong to the federation any more."""
+    """A peer is not who it must be."""
 
     code = "link-identity"
+
+
+class RevokedError(IdentityError):
+    """A peer does not belong to the federation any more."""
+
+    code = "link-revoked"
+
+
+class UnlistedKeyError(IdentityError):
+    """A coordinator's key is not the one that the pinned membership lists: renewed, or not it."""
+
+    code = "link-unlisted-key"
 
 
 class RefusedError(PeerError):
     """The other end refused a call, and will refuse it again.
 
     Attributes:
-        reason: Public code of what it raised, such as "config"; "" where it named none.
+        reason: Code of the error that it raised, such as "config".
     """
 
     code = "link-refused"
