@@ -32,6 +32,8 @@ class AuditContext:
         quick: Whether a minute on one core must do; sample sizes are the smaller ones then.
         out: The existing folder that pictures go to.
         confidence: Of bounds and intervals.
+        canaries: How many, where a method has any and is not `quick`.
+        plant: Name of a fault in `fedtrain.audit.plants`; None is the run as it is.
     """
 
     run: Path
@@ -40,6 +42,8 @@ class AuditContext:
     quick: bool
     out: Path
     confidence: float = 0.95
+    canaries: int = 5000
+    plant: str | None = None
 
 
 Audit = Callable[[AuditContext], "list[Finding]"]
@@ -78,7 +82,35 @@ def load_when_run(reference: str) -> Audit:
     return run
 
 
-METHODS: Final[dict[str, Method]] = {}
+METHODS: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (
+        Method(
+            "conformance",
+            "noise, clip, sampling and divisor of the real step, against the plan",
+            "run",
+            load_when_run("fedtrain.audit.conformance:audit_conformance"),
+        ),
+        Method(
+            "sentinels",
+            "a lower bound of a record's epsilon, for whoever sees every step",
+            "run",
+            load_when_run("fedtrain.audit.record_level:audit_sentinels"),
+        ),
+        Method(
+            "black-box",
+            "a lower bound of a record's epsilon, for whoever has the final model",
+            "run",
+            load_when_run("fedtrain.audit.black_box:audit_black_box"),
+        ),
+        Method(
+            "masking",
+            "whether one site's masked vector can be told from random numbers",
+            "run",
+            load_when_run("fedtrain.audit.masking:audit_masking"),
+        ),
+    )
+}
 
 
 def load_methods() -> dict[str, Method]:
