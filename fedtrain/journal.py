@@ -59,6 +59,19 @@ def add_log(path: Path) -> tuple[logging.Handler, ...]:
 
 
 @contextmanager
+def logging_beside(path: Path, logger: str) -> Iterator[None]:
+    """Send what one logger says to a file, too, for a while; beside where it goes already."""
+    handler = _open_log(path)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send the log of fedtrain and of Flower to a file for a while; see `write_log_to`."""
     kept = {name: logging.getLogger(name).handlers for name in _LOGGERS}

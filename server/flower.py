@@ -16,17 +16,51 @@ from fedtrain.protocol import NO_ANSWER, PARAMETERS
 COORDINATOR_NODE_ID = 1
 
 
-def set_identity() -> None:
-    """Say that this process speaks for the coordinator; needed before a Message is made.
+class OwnGrid(Grid):
+    """What a grid outside of Flower's own processes needs, but for its nodes and their replies.
 
-    Outside of Flower's own processes nobody else says so.
+    There nobody says which process a Message is made in, and nobody gives it an id.
     """
-    TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = COORDINATOR_NODE_ID
 
+    def __init__(self) -> None:
+        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = COORDINATOR_NODE_ID
+        self._run: Run | None = None
+        self._sent = 0
+        self._waiting: dict[str, Message] = {}
 
-def set_message_id(message: Message, message_id: str) -> None:
-    """Give a message the id that a SuperLink would give it."""
-    message.metadata.__dict__["_message_id"] = message_id
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run, if one was set."""
+        if self._run is None:
+            raise RuntimeError("no run is set")
+        return self._run
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        """Refuse: deprecated in Flower."""
+        raise NotImplementedError("construct a flwr.app.Message instead")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Keep messages until their replies are pulled; return their ids."""
+        ids = []
+        for message in messages:
+            self.identify(message)
+            self._waiting[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Send pushed messages and return their replies."""
+        messages = [self._waiting.pop(i) for i in message_ids if i in self._waiting]
+        return list(self.send_and_receive(messages))
+
+    def identify(self, message: Message) -> None:
+        """Give a message the id that a SuperLink would give it."""
+        self._sent += 1
+        message.metadata.__dict__["_message_id"] = str(self._sent)
 
 
 class CohortGrid(Grid):

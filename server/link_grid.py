@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import Error, Message
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedtrain.errors import PeerError, RunFailedError
 from fedtrain.link.contract import INLINE_BYTES
@@ -20,7 +18,7 @@ from fedtrain.link.parcel import pack, unpack
 from fedtrain.protocol import LEFT, NO_ANSWER, describe_publicly
 
 from .faults import RunInterrupted
-from .flower import set_identity, set_message_id
+from .flower import OwnGrid
 from .outstanding import Outstanding
 from .parcels import map_file, to_parcel, to_reply
 from .sessions import Sessions
@@ -32,7 +30,7 @@ _LONGEST_SECONDS = 3600.0  # of an exchange that says nothing
 _LOOK_SECONDS = 60.0  # between two lines about sites that are waited for
 
 
-class LinkGrid(Grid):
+class LinkGrid(OwnGrid):
     """Sends the messages of one run to its sites.
 
     Attributes:
@@ -67,7 +65,7 @@ class LinkGrid(Grid):
             wait_for_sites: Seconds to wait for all sites before the first exchange.
             clock: Monotonic seconds, the same as of `outstanding`.
         """
-        set_identity()
+        super().__init__()
         self._outstanding = outstanding
         self._store = store
         self._spool = spool
@@ -79,26 +77,8 @@ class LinkGrid(Grid):
         self._is_over = is_over
         self._wait_for_sites = wait_for_sites
         self._clock = clock
-        self._run: Run | None = None
         self._round = 0
-        self._sent = 0
-        self._waiting: dict[str, Message] = {}
         self.waiting_for: tuple[str, ...] = ()
-
-    def set_run(self, run: Run) -> None:
-        """Set Flower's run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """Flower's run, if one was set."""
-        if self._run is None:
-            raise RuntimeError("no run is set")
-        return self._run
-
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Refuse: deprecated in Flower."""
-        raise NotImplementedError("construct a flwr.app.Message instead")
 
     def begin_rounds(self, done: int) -> None:
         """Say that what is asked from now on belongs to round `done` + 1; forget those before."""
@@ -119,8 +99,7 @@ class LinkGrid(Grid):
             while True:
                 missing = set(self._nodes) - described - self._sessions.list_online()
                 self.waiting_for = tuple(sorted(missing))
-                if self._is_over():
-                    raise RunInterrupted
+                self.check_over()
                 if not missing:
                     return list(self._nodes.values())
                 left = deadline - self._clock()
@@ -134,20 +113,6 @@ class LinkGrid(Grid):
                 self._sessions.wait_for_change(min(left, _LOOK_SECONDS))
         finally:
             self.waiting_for = ()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep messages until their replies are pulled; return their ids."""
-        ids = []
-        for message in messages:
-            self._identify(message)
-            self._waiting[message.metadata.message_id] = message
-            ids.append(message.metadata.message_id)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Send pushed messages and return their replies."""
-        messages = [self._waiting.pop(i) for i in message_ids if i in self._waiting]
-        return list(self.send_and_receive(messages))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -167,17 +132,13 @@ class LinkGrid(Grid):
         seconds = _LONGEST_SECONDS if timeout is None else timeout
         ready = list(messages)
         for message in ready:
-            self._identify(message)
+            self.identify(message)
         tasks = self._make_tasks(ready, seconds)
         deadline = self._clock() + seconds
         self._outstanding.open_exchange(tasks)
         # After the tasks are open: who is struck off from now on is struck off them, too.
-        self._outstanding.answer_for_sites(set(self._nodes) - set(self._list_members()), LEFT)
+        self._outstanding.answer_for_strangers(self._list_members(), LEFT)
         return self._collect(ready, tasks, deadline)
-
-    def _identify(self, message: Message) -> None:
-        self._sent += 1
-        set_message_id(message, str(self._sent))
 
     def _make_tasks(self, messages: Sequence[Message], seconds: float) -> list[Task]:
         """Return a task for each message; equal contents are packed and written once."""
@@ -204,13 +165,17 @@ class LinkGrid(Grid):
         self._spool.save_content(digest, buffers)
         return Content(size, digest)
 
+    def check_over(self) -> None:
+        """Raise RunInterrupted if the run is to leave its thread."""
+        if self._is_over():
+            raise RunInterrupted
+
     def _collect(
         self, messages: Sequence[Message], tasks: Sequence[Task], deadline: float
     ) -> Iterator[Message]:
         for message, task in zip(messages, tasks, strict=True):
             reply = self._outstanding.wait_for_reply(task.id, deadline, is_over=self._is_over)
-            if self._is_over():
-                raise RunInterrupted
+            self.check_over()
             if reply is None:  # the deadline: this closes the exchange for all who are late
                 self._outstanding.answer_for([late.id for late in tasks], NO_ANSWER)
                 reply = self._store.load_reply(task.id)

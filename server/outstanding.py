@@ -56,19 +56,26 @@ class Outstanding:
                 self._get_condition(new.site).notify_all()
 
     def wait_for_task(
-        self, site: str, seconds: float, *, is_over: Callable[[], bool]
+        self, site: str, seconds: float, *, is_over: Callable[[], bool], takes_tasks: bool = True
     ) -> Task | None:
         """Return the first task that a site is asked, as soon as there is one.
+
+        The same task comes again until it is answered: the call that had it may have been lost.
 
         Args:
             site: Name.
             seconds: How long to wait for one.
             is_over: Whether nobody waits any more; looked at whenever the site is woken.
+            takes_tasks: Whether the site wants one; else it only waits.
         """
+
+        def find() -> Task | None:
+            return self._find(site) if takes_tasks and not is_over() else None
+
         with self._lock:
             condition = self._get_condition(site)
-            condition.wait_for(lambda: is_over() or self._find(site) is not None, seconds)
-            return None if is_over() else self._find(site)
+            condition.wait_for(lambda: is_over() or find() is not None, seconds)
+            return find()
 
     def wake(self, site: str) -> None:
         """Let the calls that wait for a site's task look whether they still should."""
@@ -121,10 +128,10 @@ class Outstanding:
                 self._remove(task.id)
             self._answered.notify_all()
 
-    def answer_for_sites(self, sites: Collection[str], error: tuple[int, str]) -> None:
-        """Close all that some sites are asked with an error in their name."""
+    def answer_for_strangers(self, members: Collection[str], error: tuple[int, str]) -> None:
+        """Close all that is asked of sites that are no members with an error in their name."""
         with self._lock:
-            self.answer_for([t.id for t in self._open.values() if t.site in sites], error)
+            self.answer_for([t.id for t in self._open.values() if t.site not in members], error)
 
     def wait_for_reply(
         self, task: bytes, deadline: float, *, is_over: Callable[[], bool]

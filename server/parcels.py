@@ -36,15 +36,15 @@ def to_reply(parcel: Parcel, request: Message) -> Message:
     Raises:
         PeerError: It is the reply to a message of another type, or holds what no record can.
     """
-    if parcel.message_type != request.metadata.message_type:
-        raise PeerError(
-            f"the reply is to {parcel.message_type[:80]!r}, the request was"
-            f" {request.metadata.message_type!r}"
-        )
     if parcel.error is not None:
         code, reason = parcel.error
         return Message(
             Error(code=code, reason=" ".join(reason.split())[:_MOST_REASON]), reply_to=request
+        )
+    if parcel.message_type != request.metadata.message_type:
+        raise PeerError(
+            f"the reply is to {parcel.message_type[:80]!r}, the request was"
+            f" {request.metadata.message_type!r}"
         )
     content = RecordDict()
     try:

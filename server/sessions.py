@@ -173,6 +173,11 @@ class Sessions:
             self._hear(known)
             return known
 
+    def check(self, session: Session) -> None:
+        """Raise SessionError if a session has ended while a call in it waited."""
+        if session.is_over:
+            raise SessionError(f"the session of site {session.site!r} has ended; say hello again")
+
     def leave_call(self, session: Session) -> None:
         """Say that a call in a session has ended."""
         with self._lock:

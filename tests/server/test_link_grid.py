@@ -104,7 +104,7 @@ def test_site_that_is_no_member_is_not_waited_for(coordinator):
 def test_site_that_is_revoked_meanwhile_is_not_waited_for(coordinator):
     def revoke_other(site, parcel):
         coordinator.members = {"b"}
-        coordinator.outstanding.answer_for_sites({"a"}, LEFT)
+        coordinator.outstanding.answer_for_strangers({"b"}, LEFT)
         return echo(site, parcel)
 
     with Agents(coordinator, ("b",), revoke_other):

@@ -207,6 +207,13 @@ def test_nodes_are_the_same_for_ever(tmp_path):
     assert after == {"a": 2, "b": 3, "c": 4}
 
 
+@pytest.mark.parametrize(("step", "found"), [("written", []), ("committed", [("a", 2), ("b", 3)])])
+def test_nodes_are_given_all_or_none(tmp_path, step, found):
+    after = run_and_kill(tmp_path, f"nodes-{step}", lambda c: c.store.find_nodes(["a", "b"]))
+    assert after.database.read("SELECT site, node FROM nodes") == found
+    assert after.store.find_nodes(["a", "b"]) == {"a": 2, "b": 3}
+
+
 def test_task_id_depends_on_every_part():
     parts = (RUN, "a", "train", bytes(32))
     others = [
