@@ -23,11 +23,12 @@ _GRPC: Final = "grpc._cython.cygrpc"
 def restrict_suites() -> None:
     """Leave gRPC without a suite for TLS 1.2; to be called before anything loads grpc.
 
-    It is kept from writing a line to standard error for each handshake that fails, too. Where grpc is loaded already, nothing is changed, and `check_suites` will say so.
+    It is also kept from writing to standard error whatever a stranger's handshake says. Where grpc
+    is loaded already, nothing is changed, and `check_suites` will say so.
     """
     if _GRPC not in sys.modules:
         os.environ[VARIABLE] = SUITES
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def check_suites() -> None:

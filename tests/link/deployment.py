@@ -1,8 +1,9 @@
-"""A federation's folders, made by the membership's own functions, and a server of its coordinator."""
+"""A federation's folders, made by the membership's own functions, and its coordinator's server."""
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 
@@ -84,3 +85,29 @@ def greet(channel, *, seconds=5.0):
     with channel:
         stub = link_pb2_grpc.LinkStub(channel)
         return stub.Hello(link_pb2.HelloRequest(), timeout=seconds).version
+
+
+@contextmanager
+def answering_with(answer):
+    """Listen on loopback; each connection is handed to a function, and closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        is_over = threading.Event()
+
+        def work():
+            while not is_over.is_set():
+                try:
+                    raw, _ = server.accept()
+                except TimeoutError:
+                    continue
+                raw.settimeout(5)
+                with raw, suppress(OSError):
+                    answer(raw)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            is_over.set()
+            thread.join()
