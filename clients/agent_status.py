@@ -24,6 +24,7 @@ STOPPED: Final = "stopped"
 FAILED: Final = "failed"
 STATES: Final = (CONNECTING, WAITING, RECEIVING, WORKING, SENDING, PAUSED, STOPPED, FAILED)
 _REWRITE_SECONDS: Final = 1.0
+_LONGEST: Final = 80  # characters
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class AgentStatus:
         membership_version: Of the membership that this site has.
         certificate_ends: When this site's certificate ends, ISO 8601.
         coordinator: Address that the agent dials.
+        coordinator_version: Of fedtrain there; empty before the first session.
         missing: What keeps the agent from working; empty where nothing does.
         run: The run of the last task.
         round: Its round.
@@ -64,6 +66,7 @@ class AgentStatus:
     membership_version: int = 0
     certificate_ends: str = ""
     coordinator: str = ""
+    coordinator_version: str = ""
     missing: str = ""
     run: str = ""
     round: int = 0
@@ -148,3 +151,8 @@ def load_status(path: Path) -> AgentStatus | None:
 def read_clock() -> str:
     """Return the time, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def shorten(text: str) -> str:
+    """Return what the coordinator calls something, fit for one line of a log or a terminal."""
+    return "".join(one for one in text[:_LONGEST] if one.isprintable())
