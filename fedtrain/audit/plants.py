@@ -46,7 +46,12 @@ NOTHING: Final = Plant("nothing", "nothing is broken", ())
 PLANTS: Final = {
     plant.name: plant
     for plant in (
-        Plant("noise/2", "half of the claimed noise is added", ("conformance",), noise_divisor=2),
+        Plant(
+            "noise/2",
+            "half of the claimed noise is added",
+            ("conformance", "sentinels"),
+            noise_divisor=2,
+        ),
         Plant(
             "noise/4",
             "a quarter of the claimed noise is added",
