@@ -109,6 +109,24 @@ METHODS: Final[dict[str, Method]] = {
             "run",
             load_when_run("fedtrain.audit.masking:audit_masking"),
         ),
+        Method(
+            "inversion",
+            "records rebuilt from a step's gradient: bare, noised, masked and summed, as pictures",
+            "run",
+            load_when_run("fedtrain.audit.reconstruction:audit_inversion"),
+        ),
+        Method(
+            "first-layer",
+            "records and attributes read off the gradient of a first linear layer",
+            "run",
+            load_when_run("fedtrain.audit.first_layer:audit_first_layer"),
+        ),
+        Method(
+            "label-leakage",
+            "each site's label distribution, from its step",
+            "run",
+            load_when_run("fedtrain.audit.label_leakage:audit_label_leakage"),
+        ),
     )
 }
 

@@ -25,6 +25,7 @@ from fedtrain.audit.views import (
     SETTINGS,
     Setting,
     Views,
+    list_protections,
     make_views,
 )
 from fedtrain.config import Config
@@ -107,12 +108,6 @@ def audit_inversion(context: AuditContext) -> list[Finding]:
             high=victims.high,
         )
     return [_describe(context, outcomes, records=sum(map(len, batches)), drawn=is_image)]
-
-
-def list_protections(config: Config) -> list[Setting]:
-    """Return the views that a run's protections, each taken alone, leave its coordinator."""
-    views: list[Setting] = ["dp"] if config.privacy.covers_records else []
-    return views + (["sum"] if config.secure_aggregation.mode == "protocol" else [])
 
 
 def match_records(originals: Floats, found: Floats, *, value_range: float) -> list[Match]:

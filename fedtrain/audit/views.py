@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedtrain.audit.inversion import compute_gradient
-from fedtrain.config import SecureAggregationSection
+from fedtrain.config import Config, SecureAggregationSection
 from fedtrain.data.shards import Split
 from fedtrain.plan import RecordPlan
 from fedtrain.privacy.generator import SecureGenerator
@@ -92,6 +92,12 @@ def make_views(
         "sum": torch.from_numpy(mean),
     }
     return Views(gradients, tuple(batches))
+
+
+def list_protections(config: Config) -> list[Setting]:
+    """Return the views that a run's protections, each taken alone, leave its coordinator."""
+    views: list[Setting] = ["dp"] if config.privacy.covers_records else []
+    return views + (["sum"] if config.secure_aggregation.mode == "protocol" else [])
 
 
 def make_reference_plan(batch_size: int) -> RecordPlan:
