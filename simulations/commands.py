@@ -4,10 +4,14 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedtrain.cli import add_overrides
+
+if TYPE_CHECKING:
+    from fedtrain.audit.findings import Finding
 
 EXIT_INTERRUPTED = 130
 
@@ -66,8 +70,10 @@ def _register_check(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _run_simulate(args: argparse.Namespace) -> int:
+    from fedtrain.audit.commands import raise_alarm
     from fedtrain.errors import ConfigError
 
+    from .audit_stage import audit_run
     from .opening import open_scenario
     from .progress import ProgressLine, Silence
     from .simulate import choose_path, reopen, simulate, start
@@ -90,11 +96,15 @@ def _run_simulate(args: argparse.Namespace) -> int:
             f" go on with: fedtrain simulate --resume {run.path}\n"
         )
         return EXIT_INTERRUPTED
-    _print_results(run.path, quiet=args.quiet, as_json=args.json)
-    return 0
+    findings = audit_run(run.path, run.config, quiet=args.quiet or args.json)
+    _print_results(run.path, findings, quiet=args.quiet, as_json=args.json)
+    return raise_alarm(findings)
 
 
-def _print_results(path: Path, *, quiet: bool, as_json: bool) -> None:
+def _print_results(
+    path: Path, findings: "Sequence[Finding]", *, quiet: bool, as_json: bool
+) -> None:
+    from fedtrain.audit.tables import render_findings
     from fedtrain.report.run import load_run
     from fedtrain.report.summary import (
         build_summary,
@@ -113,6 +123,8 @@ def _print_results(path: Path, *, quiet: bool, as_json: bool) -> None:
         console.print(render_summary(run))
         if has_site_results(run):
             console.print(render_sites(run))
+        if findings:
+            console.print(render_findings(findings))
     sys.stdout.write(f"{path}\n")
 
 

@@ -24,6 +24,7 @@ from fedtrain.seeds import make_torch_generator
 from fedtrain.training.trial import verify_trainable
 from fedtrain.training_vector import TrainingVector
 
+from .audit_stage import verify_audit
 from .loading import load_app, refer_to_sibling
 
 # Warnings about sites belong in the run's log, which does not exist yet: not on standard error.
@@ -63,6 +64,7 @@ def open_config(config: Config) -> Opened:
     shards = Shards.open(config, strict=True)  # the operator owns the data, and is told
     checked = _settle_sites(config, len(shards))
     _verify_strategy(checked, len(shards))
+    verify_audit(checked)
     statistics = (shards.compute_statistics(site) for site in range(len(shards)))
     preparation = fit_preparation(statistics, checked, shards.public)
     size = _verify_model(checked, preparation)
