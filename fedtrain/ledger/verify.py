@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtrain.audit.checks import Check
 from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.ledger.account import Account
 from fedtrain.ledger.chain import Chain, locking
 from fedtrain.ledger.entries import Committed, Entry
 from fedtrain.ledger.releases import ReleaseStore
 from fedtrain.privacy.ledger import read_ledger
-from fedtrain.report.verify import Check
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def compute_profile(
     *,
     neighbouring_relation: NeighbouringRelation = "add_remove",
     deltas: Sequence[float] = DELTAS,
+    slack: float = 0.0,
 ) -> Profile:
     """Compute the epsilon of all events together at many deltas.
 
@@ -92,6 +93,7 @@ def compute_profile(
         events: What happened, in any order.
         neighbouring_relation: What neighbours are.
         deltas: Between 0 and 1, both excluded.
+        slack: A chance that something else than the events happens, added to every delta.
 
     Returns:
         The profile, by the accountant of `compute_cost`: each point is an upper bound.
@@ -107,10 +109,10 @@ def compute_profile(
     for delta in sorted(set(deltas)):
         epsilon = ask(delta)
         if epsilon == 0:  # larger deltas add nothing
-            low = points[-1][1] if points else 0.0
-            points.append((0.0, _find_total_variation(ask, low, delta)))
+            low = points[-1][1] - slack if points else 0.0
+            points.append((0.0, _find_total_variation(ask, low, delta) + slack))
             break
-        points.append((epsilon, delta))
+        points.append((epsilon, delta + slack))
     return Profile(tuple(points))
 
 

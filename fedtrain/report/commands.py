@@ -9,6 +9,7 @@ from typing import Any, Final
 from fedtrain.cli import add_overrides
 from fedtrain.errors import ConfigError, RunDirectoryError
 from fedtrain.report.privacy_commands import register as register_privacy
+from fedtrain.report.report_commands import register as register_report
 
 RUNS_WIDTH: Final = 160  # folders are long
 CONFIG_EPILOG: Final = """\
@@ -23,13 +24,14 @@ bytes cannot be recomputed; of them only damage since the run ended is seen.
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Add `init`, `config`, `runs`, `show`, `compare`, `verify` and `privacy`."""
+    """Add `init`, `config`, `runs`, `show`, `compare`, `verify`, `report` and `privacy`."""
     _register_init(subparsers)
     _register_config(subparsers)
     _register_runs(subparsers)
     _register_show(subparsers)
     _register_compare(subparsers)
     _register_verify(subparsers)
+    register_report(subparsers)
     register_privacy(subparsers)
 
 
@@ -97,15 +99,22 @@ def _register_compare(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _register_verify(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    summary = "check a run's signatures, digests and epsilons"
+    summary = "check a run's, or a report's, signatures, digests and figures"
     parser = subparsers.add_parser(
         "verify", help=summary, description=f"{summary.capitalize()}.", epilog=VERIFY_EPILOG
     )
-    parser.add_argument("path", metavar="RUN", help="a run directory, or its name in runs/")
+    parser.add_argument(
+        "path", metavar="RUN", help="a run directory, its name in runs/, or a report.json"
+    )
     parser.add_argument(
         "--roster",
         metavar="FILE",
         help="a roster.json whose root and keys to check against (default: the run's own)",
+    )
+    parser.add_argument(
+        "--coordinator",
+        metavar="FILE",
+        help="public key that must have signed the report (default: whichever did)",
     )
     parser.set_defaults(run=_run_verify)
 
@@ -183,12 +192,25 @@ def _run_show(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from fedtrain.report.run import find_path
+    from fedtrain.report.run import find_path, is_run
+    from fedtrain.report.standalone import verify_report
     from fedtrain.report.tables import make_console
     from fedtrain.report.verify import raise_first, render_checks, verify_run
+    from fedtrain.secagg.files import load_public_key
 
-    path = find_path(args.path)
-    checks = verify_run(path, None if args.roster is None else Path(args.roster))
+    path = Path(args.path)
+    key = None if args.coordinator is None else load_public_key(Path(args.coordinator)).hex()
+    if path.is_file() and not is_run(path.parent):
+        if args.roster is not None:
+            raise ConfigError(
+                f"--roster {args.roster}: {path} stands alone, without what a roster signs; give"
+                " the run directory"
+            )
+        checks = verify_report(path, coordinator=key)
+    else:
+        path = path.parent if path.is_file() else find_path(args.path)
+        roster = None if args.roster is None else Path(args.roster)
+        checks = verify_run(path, roster, coordinator=key)
     make_console(sys.stdout).print(render_checks(path, checks))
     raise_first(checks)
     return 0

@@ -17,79 +17,46 @@ simulation, whose keys follow from the seed, anybody can; with real identities t
 cannot, for it lacks the sites' keys, and `--roster` names the roster that it did not write.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fedtrain.audit.checks import HOLDS, SIGNATURES, UNFINISHED, Check, run_check, verify_evidence
 from fedtrain.audit.evidence import Evidence
-from fedtrain.audit.files import check_config, check_lengths, check_metrics, check_model
-from fedtrain.audit.spending import check_epsilons, check_ledger, check_releases, check_sites
-from fedtrain.audit.sums import (
-    check_contexts,
-    check_metrics_agree,
-    check_models,
-    check_roster,
-    check_signatures,
-)
-from fedtrain.errors import AuditError, FedtrainError
+from fedtrain.audit.findings import load_findings
+from fedtrain.errors import AuditError
+from fedtrain.report.files import REPORT, check_renderings, check_report
+from fedtrain.report.signing import load_attestations
 from fedtrain.report.tables import NOTHING, make_table
 from fedtrain.seal import check_files, find_unsealed, read_manifest
 
-HOLDS: Final = "ok"
 SIMULATED: Final = (
     "The identities are made from the run's seed: the signatures show damage, not forgery.\n"
 )
-NO_TRANSCRIPT: Final = "no transcript to check: mode {mode} signs nothing"
-SIGNATURES: Final = "signatures of secure sums"
-UNFINISHED: Final = "not written yet"
 SEALED: Final = "files as sealed"
 MOST_LOOSE: Final = 5
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the table.
-
-    Attributes:
-        name: What was checked.
-        count: How many of them.
-        result: `ok`, why there was nothing to check, or the first thing that does not hold.
-        failed: Whether something does not hold.
-    """
-
-    name: str
-    count: int
-    result: str = HOLDS
-    failed: bool = False
-
-
-def verify_run(path: Path, roster: Path | None = None) -> list[Check]:
+def verify_run(
+    path: Path, roster: Path | None = None, *, coordinator: str | None = None
+) -> list[Check]:
     """Check a run directory.
 
     Args:
         path: The directory.
         roster: A file in the form of `roster.json`, from a source other than the directory, whose
             root and keys the signatures must verify under.
+        coordinator: The public key, hex, that must have signed the report.
 
     Returns:
         The checks, in order; each is made, whether or not an earlier one fails.
     """
     evidence = Evidence(path, roster)
-    return [
-        _run("config digest", check_config, evidence),
-        _run("committed files", check_lengths, evidence),
-        _run("rounds", check_metrics, evidence),
-        _run_model(evidence),
-        *_run_sums(evidence),
-        _run("ledger lines", check_ledger, evidence),
-        _run("epsilons by round", check_epsilons, evidence),
-        _run("sites' rounds and epsilon", check_sites, evidence),
-        _run_seal(evidence),
-    ]
+    checks = verify_evidence(evidence)
+    return [*checks, *_run_additions(evidence, checks, coordinator), _run_seal(evidence)]
 
 
 def raise_first(checks: Sequence[Check]) -> None:
@@ -113,20 +80,28 @@ def render_checks(path: Path, checks: Sequence[Check]) -> RenderableType:
     return Group(table, Text(SIMULATED)) if _is_simulated(path, checks) else table
 
 
-def _run(name: str, function: Callable[[Evidence], int], evidence: Evidence) -> Check:
-    try:
-        return Check(name, function(evidence))
-    except FedtrainError as error:
-        return Check(name, 0, str(error), failed=True)
-
-
-def _run_model(evidence: Evidence) -> Check:
-    name = "model files"
-    try:
-        finished = evidence.state.status == "finished"
-    except AuditError as error:
-        return Check(name, 0, str(error), failed=True)
-    return _run(name, check_model, evidence) if finished else Check(name, 0, UNFINISHED)
+def _run_additions(
+    evidence: Evidence, checks: Sequence[Check], coordinator: str | None
+) -> list[Check]:
+    """Check what later commands added: findings, attestations, the report."""
+    path, found = evidence.path, []
+    if (path / "audit").is_dir():
+        found.append(
+            run_check("audit findings", lambda one: len(load_findings(one.path)), evidence)
+        )
+    if (path / "signatures").is_dir():
+        found.append(
+            run_check("sites' attestations", lambda one: len(load_attestations(one)), evidence)
+        )
+    if (path / REPORT).exists():
+        holds = not any(check.failed for check in (*checks, *found))
+        found.append(
+            run_check("report", lambda one: check_report(one, checks, coordinator), evidence)
+            if holds
+            else Check("report", 0, "not checked: what it follows from does not hold", failed=True)
+        )
+        found.append(run_check("page, model card, registry entry", check_renderings, evidence))
+    return found
 
 
 def _run_seal(evidence: Evidence) -> Check:
@@ -148,38 +123,6 @@ def describe_loose(names: Sequence[str]) -> str:
         return ""
     more = f" and {len(names) - MOST_LOOSE} more" if len(names) > MOST_LOOSE else ""
     return f"; not covered: {', '.join(names[:MOST_LOOSE])}{more}"
-
-
-def _run_sums(evidence: Evidence) -> list[Check]:
-    """Check roster and transcript as far as the mode has any."""
-    try:
-        mode = evidence.mode
-    except AuditError as error:
-        return [Check("secure sums", 0, str(error), failed=True)]
-    checks = []
-    if mode != "off" or evidence.roster_path.parent != evidence.path:
-        checks.append(_run("roster", check_roster, evidence))
-    if mode != "protocol":
-        return [*checks, _run_absence(evidence)]
-    return [
-        *checks,
-        _run(SIGNATURES, check_signatures, evidence),
-        _run("contexts of secure sums", check_contexts, evidence),
-        _run("models summed over", check_models, evidence),
-        _run("rounds against transcript", check_metrics_agree, evidence),
-        _run("ledger against transcript", check_releases, evidence),
-    ]
-
-
-def _run_absence(evidence: Evidence) -> Check:
-    """Check that a mode without keys has no transcript that would seem to show more."""
-    name = "secure sums"
-    check = _run(name, lambda found: len(found.sums), evidence)
-    if check.failed:
-        return check
-    if check.count:
-        return Check(name, 0, f"{check.count} sums, but mode {evidence.mode} signs none", True)
-    return Check(name, 0, NO_TRANSCRIPT.format(mode=evidence.mode))
 
 
 def _is_simulated(path: Path, checks: Sequence[Check]) -> bool:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtrain.report.verify import Check, verify_run
+from fedtrain.audit.checks import Check
+from fedtrain.report.verify import verify_run
 from fedtrain.seal import MANIFEST, list_files, read_manifest, seal_run
 from fedtrain.secagg.simulated import describe_roster, make_pinned_roster
 
