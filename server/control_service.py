@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from fedtrain.link.status import answering
-from fedtrain.link.tls import Peer
 
 from fedtrain.config import Config
 from fedtrain.errors import ConfigError, FedtrainError
 from fedtrain.link import link_pb2, link_pb2_grpc
 from fedtrain.link.contract import CHUNK_BYTES
+from fedtrain.link.status import answering
+from fedtrain.link.tls import Peer
 from fedtrain.membership.records import (
     ADMIN,
     AUDITOR,
@@ -238,7 +238,7 @@ def list_files(path: Path, *, with_models: bool) -> list[str]:
     return sorted(
         str(name)
         for name in names
-        if name.parts[0] != "checkpoint"
+        if name.name != "lock"
         and not name.name.endswith(".partial")
         and (with_models or name.suffix != _MODELS)
     )

@@ -11,16 +11,18 @@ import itertools
 import json
 import math
 import os
-from typing import Final, NoReturn, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedtrain.errors import ConfigError
+
+if TYPE_CHECKING:  # torch takes seconds to load, and keys need none of it
+    import torch
 
 _BLOCK: Final = 16
 _PIECE: Final = 2**20
@@ -214,7 +216,7 @@ class SecureGenerator:
         words = self.draw_bytes(4 * most).view("<u4") & np.uint32((1 << (n - 1).bit_length()) - 1)
         return words[words < n]
 
-    def draw_normal(self, shape: tuple[int, ...] | int, *, stddev: float) -> torch.Tensor:
+    def draw_normal(self, shape: tuple[int, ...] | int, *, stddev: float) -> "torch.Tensor":
         """Draw independent Gaussian noise.
 
         Each number is half the sum of four Box-Muller normals from four different pairs, so that
@@ -246,14 +248,18 @@ class SecureGenerator:
         """
         if not (stddev >= 0 and math.isfinite(stddev)):
             raise ConfigError(f"stddev = {stddev:g} is not a finite number of at least 0")
+        import torch
+
         result = torch.empty(shape, dtype=torch.float32)
         flat = result.view(-1)
         for start in range(0, flat.numel(), 2 * _PAIRS):
             self._fill_normal(flat[start : start + 2 * _PAIRS])
         return result.mul_(stddev)
 
-    def _fill_normal(self, target: torch.Tensor) -> None:
+    def _fill_normal(self, target: "torch.Tensor") -> None:
         """Fill (n,) with standard normals, n up to 2 x `_PAIRS`."""
+        import torch
+
         half = (target.numel() + 1) // 2
         words = self.draw_bytes(8 * _SUMMANDS * half).view("<i4").astype(np.int32, copy=False)
         numbers = torch.from_numpy(words).to(torch.float32).view(2, _SUMMANDS, half)

@@ -1,0 +1,1 @@
+"""A deployed federation on one machine, to look at."""
