@@ -33,6 +33,7 @@ coverage: install
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.secagg.fuzz_codec 30 2>&1 | tail -n 3
+	$(BIN)/python -m tests.link.fuzz_parcel 20 2>&1 | tail -n 3
 
 check: install
 	$(BIN)/ruff check .
