@@ -63,6 +63,7 @@ _MESSAGES: Final[Options] = [
     ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS // 2),
+    ("grpc.http2.ping_timeout_ms", _KEEPALIVE_MS // 2),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # as many as it takes, while a poll waits
 ]
