@@ -13,4 +13,10 @@ METHODS: Final = (
         "simulation",
         load_when_run(refer_to_sibling("simulations.membership:audit_membership")),
     ),
+    Method(
+        "canary-sites",
+        "an estimate of a site's epsilon, by canary sites among the real ones",
+        "simulation",
+        load_when_run(refer_to_sibling("simulations.site_level:audit_canary_sites")),
+    ),
 )

@@ -110,6 +110,12 @@ METHODS: Final[dict[str, Method]] = {
             load_when_run("fedtrain.audit.masking:audit_masking"),
         ),
         Method(
+            "single-step",
+            "a lower bound of one noisy step's, or secure sum's, epsilon by many trials",
+            "run",
+            load_when_run("fedtrain.audit.single_step:audit_single_step"),
+        ),
+        Method(
             "inversion",
             "records rebuilt from a step's gradient: bare, noised, masked and summed, as pictures",
             "run",
