@@ -44,6 +44,13 @@ def test_chunks_of_buffers_are_the_rest_of_the_content(sizes, data):
     assert compute_content_digest(buffers) == (len(whole), hashlib.sha256(whole).digest())
 
 
+def test_chunks_run_across_many_small_buffers():
+    buffers = [DATA[at : at + 1000] for at in range(0, len(DATA), 1000)]
+    chunks = list(make_chunks(buffers, 7))
+    assert b"".join(chunk for _, chunk in chunks) == DATA[7:]
+    assert [len(chunk) for _, chunk in chunks[:-1]] == [CHUNK_BYTES, CHUNK_BYTES]
+
+
 def test_offset_behind_the_end_is_refused(tmp_path):
     (tmp_path / "content").write_bytes(b"abc")
     assert list(make_chunks([b"ab", b"c"], 3)) == []

@@ -48,6 +48,12 @@ def test_certificate_with_another_name_or_role_is_refused(deployment, key, uri):
         identify_now(deployment, issue(deployment, uri, key))
 
 
+def test_certificate_that_names_nobody_is_refused(deployment):
+    authority = load_certificate(deployment.coordinator / "ca.crt")  # it has no alternative name
+    with pytest.raises(IdentityError, match="names no member"):
+        identify_now(deployment, authority)
+
+
 def test_certificate_of_a_member_for_another_member_s_name_is_refused(deployment, key):
     deployment.join("ward")
     with pytest.raises(IdentityError, match="'ward'"):

@@ -6,6 +6,7 @@ import time
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fedtrain.errors import SiteError
 from fedtrain.link import handshake
@@ -19,12 +20,13 @@ from fedtrain.link.faults import (
 from fedtrain.link.handshake import offer_old_tls, shake_hands
 from fedtrain.link.status import translate
 from fedtrain.link.tls import check_server, make_server_credentials, open_channel
+from fedtrain.membership.certificates import load_key
 from fedtrain.membership.faults import MembershipError
 from fedtrain.membership.federation import approve, revoke
 from fedtrain.membership.kits import install_kit
 from fedtrain.membership.records import COORDINATOR
 from fedtrain.membership.requests import create_request
-from tests.link.certificates import renew
+from tests.link.certificates import issue, renew
 from tests.link.deployment import Deployment, answering_with, find_port, greet, serving
 
 DAY = 86_400
@@ -323,3 +325,58 @@ def test_coordinator_that_is_revoked_does_not_serve(tmp_path):
     deployment.install(deployment.coordinator)
     with pytest.raises(SiteError, match="revoked"):
         make_server_credentials(deployment.coordinator)
+
+
+def serve_with(deployment, uri, key):
+    """Return credentials with any certificate that the federation's authority gives a server."""
+    certificate = issue(deployment, uri, key, address=deployment.address)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pair = (private, certificate.public_bytes(Encoding.PEM))
+    ca = (deployment.coordinator / "ca.crt").read_bytes()
+    return grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
+
+
+@pytest.mark.parametrize("for_membership", [False, True])
+@pytest.mark.parametrize("name", ["site/ward", "coordinator/ward", "site/center", "center"])
+def test_server_certificate_with_another_name_or_role_is_refused(tmp_path, name, for_membership):
+    deployment = Deployment(tmp_path)
+    alpha = deployment.join("alpha")
+    key = load_key(deployment.coordinator / "tls.key")
+    dialled = {"for_membership": for_membership}
+    bad = serve_with(deployment, f"fedtrain:heart/{name}", key)
+    with serving(deployment, credentials=bad), pytest.raises(IdentityError, match="is not 'cent"):
+        open_channel(alpha, deployment.address, **dialled)
+    good = serve_with(deployment, "fedtrain:heart/coordinator/center", key)
+    with serving(deployment, credentials=good):
+        assert greet(open_channel(alpha, deployment.address, **dialled)) == "site alpha"
+
+
+def test_federation_without_a_coordinator_has_nobody_to_dial(tmp_path):
+    deployment = Deployment(tmp_path)
+    alpha = deployment.join("alpha")
+    with serving(deployment):
+        revoke(deployment.root, "center")
+        deployment.install(alpha)
+        with pytest.raises(IdentityError, match="lists no coordinator"):
+            open_channel(alpha, deployment.address)
+
+
+def test_server_does_not_take_a_member_and_says_so_before_any_call(tmp_path):
+    deployment, other = Deployment(tmp_path / "one"), Deployment(tmp_path / "two")
+    alpha = deployment.join("alpha")
+    pair = [(deployment.coordinator / name).read_bytes() for name in ("tls.key", "tls.crt")]
+    ca = (other.coordinator / "ca.crt").read_bytes()
+    strict = grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
+    with (
+        serving(deployment, credentials=strict),
+        pytest.raises(IdentityError, match="does not take this member's certificate"),
+    ):
+        open_channel(alpha, deployment.address)
+
+
+def test_coordinator_whose_key_is_not_listed_does_not_serve(renewed):
+    make_server_credentials(renewed.coordinator)
+    for name, content in zip(("tls.key", "tls.crt"), renewed.old_pair, strict=True):
+        (renewed.coordinator / name).write_bytes(content)
+    with pytest.raises(SiteError, match="another TLS key"):
+        make_server_credentials(renewed.coordinator)
