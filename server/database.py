@@ -22,7 +22,7 @@ _SCHEMA: Final = """
 CREATE TABLE nodes (node INTEGER PRIMARY KEY, site TEXT NOT NULL UNIQUE);
 CREATE TABLE sessions (
     site TEXT PRIMARY KEY, session BLOB NOT NULL, version TEXT NOT NULL, seen_ms INTEGER NOT NULL,
-    clock_skew_ms INTEGER NOT NULL, membership_version INTEGER NOT NULL
+    clock_skew_ms INTEGER NOT NULL, membership_version INTEGER NOT NULL, replaced BLOB
 );
 CREATE TABLE contents (digest BLOB PRIMARY KEY, size INTEGER NOT NULL, inline BLOB);
 CREATE TABLE tasks (

@@ -18,7 +18,7 @@ from .database import Database
 SESSION_BYTES: Final = 16
 _POLLS_OF_SILENCE: Final = 3
 _SESSIONS: Final = """
-SELECT site, session, version, clock_skew_ms, membership_version, seen_ms FROM sessions
+SELECT site, session, version, clock_skew_ms, membership_version, seen_ms, replaced FROM sessions
 """
 Clock = Callable[[], float]
 
@@ -105,8 +105,8 @@ class Sessions:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._sessions: dict[str, Session] = {}
-        for site, id_, version, skew, membership, seen in database.read(_SESSIONS):
-            session = Session(site, id_, version, skew, membership, seen, clock())
+        for site, id_, version, skew, membership, seen, replaced in database.read(_SESSIONS):
+            session = Session(site, id_, version, skew, membership, seen, clock(), replaced)
             session.is_over = not id_
             self._sessions[site] = session
 
@@ -168,8 +168,10 @@ class Sessions:
             known = self._sessions.get(site)
             if known is None or known.id != session or not self._is_alive(known):
                 raise SessionError(f"site {site!r} has no such session; say hello again")
+            if known.replaced is not None:  # the agent has this one: no other may take its place
+                known.replaced = None
+                self._save(known)
             known.waiting += 1
-            known.replaced = None
             self._hear(known)
             return known
 
@@ -261,7 +263,7 @@ class Sessions:
         with self._database.writing("session") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO sessions (site, session, version, seen_ms, clock_skew_ms,"
-                " membership_version) VALUES (?, ?, ?, ?, ?, ?)",
+                " membership_version, replaced) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     session.site,
                     session.id,
@@ -269,5 +271,6 @@ class Sessions:
                     session.seen_ms,
                     session.clock_skew_ms,
                     session.membership_version,
+                    session.replaced,
                 ),
             )

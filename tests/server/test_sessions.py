@@ -44,9 +44,18 @@ def test_second_agent_is_refused(open_sessions):
 
 
 def test_second_agent_is_refused_after_a_restart_too(open_sessions):
-    open_sessions().begin("a", b"", version="1")
+    sessions = open_sessions()
+    use(sessions, sessions.begin("a", b"", version="1"))
     with pytest.raises(SecondAgentError):
         open_sessions().begin("a", b"", version="1")
+
+
+def test_agent_whose_hello_was_answered_by_a_kill_says_it_again(open_sessions):
+    sessions = open_sessions()
+    first = sessions.begin("a", b"", version="1")
+    use(sessions, first)
+    sessions.begin("a", first.id, version="1")  # the agent never learns of this one
+    assert open_sessions().begin("a", first.id, version="1").site == "a"
 
 
 def test_session_goes_on_through_a_restart(open_sessions):
