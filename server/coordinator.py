@@ -29,6 +29,7 @@ from .folder import LOG_FILE
 from .gate import Gate
 from .link_grid import LinkGrid
 from .link_service import VERSION, LinkService, LinkSettings
+from .memory import limit_arenas
 from .monitoring import Monitoring
 from .outstanding import Outstanding
 from .run_queue import RunQueue, Surroundings
@@ -100,6 +101,7 @@ class Coordinator:
         Raises:
             FedtrainError: It cannot listen, or not as safely as it must.
         """
+        limit_arenas()
         self._server = self._make_server()
         self._server.start()
         try:
@@ -209,7 +211,7 @@ class Coordinator:
 
     def _make_surroundings(self) -> Surroundings:
         return Surroundings(
-            make_grid=self._make_grid,
+            make_grid=self.make_grid,
             forget_rounds=lambda id_, through: self._store.forget_rounds(id_, through=through),
             forget_run=self._store.forget_run,
             forget_errors=self._store.forget_errors,
@@ -219,9 +221,10 @@ class Coordinator:
             root_public_key=self._member.root_public_key,
         )
 
-    def _make_grid(
+    def make_grid(
         self, run_id: bytes, sites: tuple[str, ...], is_over: Callable[[], bool]
     ) -> LinkGrid:
+        """Return the grid of a run: its id, its sites, and whether it is to end."""
         return LinkGrid(
             self._outstanding,
             self._store,

@@ -56,19 +56,33 @@ def read_peak_memory() -> int | None:
     return sum(_read_peak(pid) for pid in family)
 
 
-def read_memory(*, peak: bool = False) -> int | None:
-    """Return this process's resident bytes, or their peak; None where there is no `/proc`."""
-    value = _read_status(os.getpid(), "VmHWM" if peak else "VmRSS")
+def read_memory(pid: int | None = None, *, peak: bool = False) -> int | None:
+    """Return a process's resident bytes, or their peak; None where there is no `/proc`.
+
+    Args:
+        pid: The process; None is this one.
+        peak: Whether the peak is wanted.
+    """
+    value = _read_status(pid or os.getpid(), "VmHWM" if peak else "VmRSS")
     return 1024 * int(value.removesuffix("kB")) if value else None
 
 
-def reset_peak_memory() -> bool:
+def reset_peak_memory(pid: int | None = None) -> bool:
     """Let the peak start from what is resident now; say whether the system can."""
     try:
-        (_PROC / "self" / "clear_refs").write_text("5")
+        (_PROC / str(pid or "self") / "clear_refs").write_text("5")
     except OSError:
         return False
     return True
+
+
+def read_processor_seconds(pid: int) -> float | None:
+    """Return the processor seconds that a process has used, all threads; None without `/proc`."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _list_processes() -> list[int]:
