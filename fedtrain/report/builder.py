@@ -13,7 +13,7 @@ from fedtrain.audit.checks import HOLDS, Check, verify_evidence
 from fedtrain.audit.evidence import LINE_FILES, Evidence
 from fedtrain.audit.findings import FOLDER as AUDIT_FOLDER
 from fedtrain.audit.findings import Finding, load_findings
-from fedtrain.config import Config, to_toml
+from fedtrain.config import LOCAL_KEYS, Config, build_config, to_toml, to_tree
 from fedtrain.errors import AuditError
 from fedtrain.report.bounds import build_guarantee, build_meaning, count_joined, list_spent
 from fedtrain.report.document import (
@@ -90,7 +90,7 @@ def build_report(evidence: Evidence, checks: Sequence[Check] | None = None) -> R
             audit=_build_audit(load_findings(evidence.path)),
             utility=build_utility(evidence),
             data_sheet=build_data_sheet(evidence),
-            config=ConfigPart(digest=state.digest, toml=to_toml(config)),
+            config=ConfigPart(digest=state.digest, toml=to_toml(strip_local(config))),
             limits=Limits(not_protected=(), residual_risks=(), hazards=()),
             signed=_list_signed(evidence, attestations, sums),
             checks=rows,
@@ -99,6 +99,17 @@ def build_report(evidence: Evidence, checks: Sequence[Check] | None = None) -> R
         ),
         config,
     )
+
+
+def strip_local(config: Config) -> Config:
+    """Return a config without the keys that are not in its digest, such as where data lies."""
+    tree = to_tree(config)
+    for *tables, key in LOCAL_KEYS:
+        table = tree
+        for name in tables:
+            table = table[name]
+        table.pop(key, None)
+    return build_config(tree)
 
 
 def compose(report: Report, config: Config) -> Report:
@@ -119,7 +130,7 @@ def compose(report: Report, config: Config) -> Report:
     statement = build_statement(
         config,
         guarantees,
-        seeded=run.simulated and config.simulation.sites_directory is None,
+        seeded=run.seeded,
         software=run.software,
         outside={
             "data": describe_data(report.data_sheet),
@@ -163,6 +174,7 @@ def _describe_run(evidence: Evidence) -> RunFacts:
         sites=state.sites,
         model=read_architecture(evidence),
         simulated=is_simulated(evidence),
+        seeded=is_simulated(evidence) and config.simulation.sites_directory is None,
         software=software,
     )
 
@@ -182,17 +194,25 @@ def _list_signed(
     if evidence.mode != "off":
         root = evidence.roster.root_public_key.hex()
         found.append(
-            Signed(who=f"federation's root{made}", what="the roster", key=root, result=HOLDS)
+            Signed(
+                who=f"federation's root{made}", what="the roster", key=root, result=HOLDS, own=False
+            )
         )
     if sums.signatures:
         what = f"{sums.signatures:,} keys, vectors and survivor sets of secure sums"
-        found.append(Signed(who=f"sites{made}", what=what, key="those of the roster", result=HOLDS))
+        found.append(
+            Signed(
+                who=f"sites{made}", what=what, key="those of the roster", result=HOLDS, own=False
+            )
+        )
     for one in attestations:
         said = one.statement
         lifetime = " and its lifetime budget" if said.lifetime is not None else ""
         what = f"its {said.lines} lines of the run's ledger{lifetime}"
         own = "" if said.lifetime is not None else made
-        found.append(Signed(who=f"{said.site}{own}", what=what, key=one.key, result=HOLDS))
+        found.append(
+            Signed(who=f"{said.site}{own}", what=what, key=one.key, result=HOLDS, own=True)
+        )
     return tuple(found)
 
 
@@ -249,6 +269,8 @@ def _describe_audit(audit: AuditPart, guarantees: tuple[Guarantee, ...]) -> str:
 def _describe_signed(signed: tuple[Signed, ...]) -> str:
     if not signed:
         return "Nothing of this run is signed by anybody but this report."
-    return (
-        f"{'; '.join(f'{one.who}: {one.what}' for one in signed)}. The report: by the coordinator."
-    )
+    general = [f"{one.who}: {one.what}" for one in signed if not one.own]
+    own = [one for one in signed if one.own]
+    if own:
+        general.append(f"{len(own)} sites, each for itself: {own[0].what}")
+    return f"{'; '.join(general)}; the coordinator: this report, where it has a key."

@@ -39,6 +39,7 @@ class RunFacts(Part):
 
     Attributes:
         simulated: Whether sites and keys are a simulation's, on one machine.
+        seeded: Whether its noise follows from the config's seed.
         software: Versions by package, as the run recorded them.
     """
 
@@ -52,6 +53,7 @@ class RunFacts(Part):
     sites: int
     model: str
     simulated: bool
+    seeded: bool
     software: dict[str, str]
 
 
@@ -274,7 +276,7 @@ class Utility(Part):
 
 
 class ConfigPart(Part):
-    """The resolved config, whole."""
+    """The resolved config, but for keys that say where a run is computed and not what."""
 
     digest: str
     toml: str
@@ -298,12 +300,13 @@ class Limits(Part):
 
 
 class Signed(Part):
-    """Who signed what."""
+    """Who signed what; `own`: a site, for its own ledger."""
 
     who: str
     what: str
     key: str
     result: str
+    own: bool
 
 
 class CheckRow(Part):

@@ -11,7 +11,7 @@ from typing import Final
 
 from fedtrain.report import elements as e
 from fedtrain.report.document import Report, SignedReport
-from fedtrain.report.figures import format_percent, format_rate
+from fedtrain.report.figures import format_odds, format_percent, format_rate
 from fedtrain.report.page_evidence import (
     write_aggregation,
     write_audit,
@@ -90,7 +90,7 @@ def _write_header(report: Report) -> str:
 
 def _write_verdict(report: Report) -> str:
     verdict = report.verdict
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in verdict.sentences)
+    items = "".join(f"<li>{e.inline(sentence)}</li>" for sentence in verdict.sentences)
     return (
         f'<section id="verdict" class="verdict {verdict.level}" aria-labelledby="verdict-title">'
         f"{e.heading(f'1. {verdict.title}', level=2, name='verdict-title')}"
@@ -103,7 +103,7 @@ def _list_figures(report: Report) -> list[tuple[str, str, str]]:
     found = []
     for one in report.guarantees:
         number = "none" if one.epsilon is None else format_epsilon(one.epsilon)
-        note = f"for {one.name}, delta {one.delta:g}"
+        note = f"for {one.name}; fails with a chance of {format_odds(one.delta)}"
         if one.prefix == "coordinator_":
             note = f"{note}, against {one.against}"
         found.append(("Epsilon, at most", number, note))
@@ -111,7 +111,7 @@ def _list_figures(report: Report) -> list[tuple[str, str, str]]:
         attack = next(one for one in meaning.attacks if one.false_positive_rate == 0.01)
         rate = format_rate(attack.false_positive_rate)
         number = format_percent(attack.true_positive_rate)
-        found.append(("The best attack finds", number, f"at most, accusing {rate} wrongly"))
+        found.append(("Best attack finds", number, f"at most, accusing {rate} wrongly"))
     strongest = find_strongest(report.audit)
     if strongest is not None:
         low = get_bound(strongest) or 0.0

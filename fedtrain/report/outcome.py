@@ -17,6 +17,10 @@ NO_SCORES: Final = (
 )
 NOT_COVERED: Final = "These figures are computed on records and are outside the guarantee."
 OWN: Final = "Each site's figures are as the site wrote them down itself; nobody can check them."
+SPREAD: Final = (
+    "Sites differ in size and mix: a gap is no proof of unfairness, and none is no proof of"
+    " fairness to groups within a site, which nobody measured."
+)
 NOBODY: Final = "Nobody recorded it."
 MAX_COLUMNS: Final = 40
 
@@ -28,7 +32,10 @@ def build_utility(evidence: Evidence) -> Utility:
     sites = tuple(_list_sites(evidence))
     shared = [name for name in MEASURES if all(f"test_{name}" in one.scores for one in sites)]
     measure = f"test_{shared[0]}" if sites and shared else None
-    sentences = [_describe_spread(sites, measure)] if measure and len(sites) > 1 else []
+    sentences = []
+    if len(sites) > 1:
+        sentences += [_describe_spread(sites, f"test_{name}") for name in shared[:2]]
+        sentences += [SPREAD] if shared else []
     if scores or sites:
         sentences += [NOT_COVERED] if evidence.config.privacy.unit != "none" else []
         sentences += [OWN] if sites and evidence.mode != "off" else []
@@ -98,10 +105,8 @@ def _describe_spread(sites: tuple[SiteScores, ...], measure: str) -> str:
     low, high = ranked[0], ranked[-1]
     gap = high.scores[measure] - low.scores[measure]
     return (
-        f"{label_metric(measure).capitalize()} by site goes from {low.scores[measure]:.3f}"
-        f" ({low.site}) to {high.scores[measure]:.3f} ({high.site}): a gap of {gap:.3f}. Sites are"
-        " of different size and mix; a gap is no proof of unfairness, and none is no proof of"
-        " fairness to groups within a site, which nobody measured."
+        f"By site, {label_metric(measure)} goes from {low.scores[measure]:.3f} ({low.site}) to"
+        f" {high.scores[measure]:.3f} ({high.site}): a gap of {gap:.3f}."
     )
 
 

@@ -1,11 +1,13 @@
 """Sections of the page on evidence: sums, audit, utility, data, config, limits, signatures."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fedtrain.report import elements as e
 from fedtrain.report.document import FindingPart, Report, SignedReport, SumRound
 from fedtrain.report.pictures import Bar, draw_bars, draw_bounds
+from fedtrain.report.spending import write_ranges
 from fedtrain.report.standards import SECTIONS
 from fedtrain.report.tables import NOTHING, label_metric, thin
 from fedtrain.report.verdict import get_bound
@@ -19,21 +21,23 @@ VERDICTS: Final = {
     "inconclusive": "? could not tell",
     "informative": "i for information",
 }
+SUMMED: Final = "sum"
 PURPOSES: Final = {"train": "training", "evaluate": "testing"}
 
 
 def write_aggregation(report: Report) -> list[str]:
     """Return what the coordinator saw, round by round."""
     sums = report.secure_aggregation
-    keep = [index for index, one in enumerate(sums.rounds) if one.void is not None][:MOST_ROUNDS]
-    chosen = thin(len(sums.rounds), MOST_ROUNDS, keep)
-    shown = [sums.rounds[index] for index in chosen]
-    more = f"; {len(shown)} of {len(sums.rounds)} shown" if len(shown) < len(sums.rounds) else ""
-    headers = ("Round", "For", "Asked", "Needed", "Answered", "Signatures", "Result")
+    signs = sums.mode == "protocol"
+    rows = _group_sums(sums.rounds, signs=signs)
+    keep = [index for index, row in enumerate(rows) if row[-1] != SUMMED][:MOST_ROUNDS]
+    chosen = thin(len(rows), MOST_ROUNDS, keep)
+    more = f"; {len(chosen)} of {len(rows)} rows shown" if len(chosen) < len(rows) else ""
+    headers = ("Rounds", "For", "Asked", "Needed", "Answered", "Signatures", "Result")
     table = e.table(
         headers,
-        [_list_sum(one, signs=sums.mode == "protocol") for one in shown],
-        caption=f"Sums by round: sites asked, sites needed for a sum, sites that answered{more}",
+        [rows[index] for index in chosen],
+        caption=f"Sites asked, needed for a sum, and that answered; equal rounds in one row{more}",
         figures=(2, 3, 4, 5),
     )
     return [*(e.paragraph(text) for text in sums.sentences), table]
@@ -72,28 +76,22 @@ def write_utility(report: Report) -> list[str]:
     """Return how good the model is, and how evenly."""
     utility = report.utility
     parts = [e.paragraph(text) for text in utility.sentences]
-    if utility.scores:
-        scores = [(_label(key), f"{value:.4f}") for key, value in utility.scores.items()]
-        caption = "The final model on records held out at all sites"
-        parts.append(e.table(("Metric", "Value"), scores, caption=caption, figures=(1,)))
-    sites, measure = utility.sites[:MOST_SITES], utility.measure
-    if sites and measure is not None:
-        bars = [Bar(one.site, one.scores[measure], f"{one.scores[measure]:.3f}") for one in sites]
+    shown = utility.sites[:MOST_SITES]
+    trees = {"All sites": utility.scores} if utility.scores else {}
+    trees |= {one.site: one.scores for one in shown}
+    keys = list(dict.fromkeys(key for scores in trees.values() for key in scores))
+    if keys:
+        headers = ("", *(_label(key.removeprefix("test_")) for key in keys))
+        rows = [(name, *(_format_score(tree, key) for key in keys)) for name, tree in trees.items()]
+        caption = "The final model on records held out at the sites"
+        parts.append(e.table(headers, rows, caption=caption, figures=range(1, len(headers))))
+    measure = utility.measure
+    if shown and measure is not None:
+        bars = [Bar(one.site, one.scores[measure], f"{one.scores[measure]:.3f}") for one in shown]
         title = f"{_label(measure)} by site"
         parts.append(
             e.figure(draw_bars(bars, title=title), f"{title}, by each site's own figures.")
         )
-        keys = list(dict.fromkeys(key for one in sites for key in one.scores))
-        rows = [
-            (
-                one.site,
-                *(f"{one.scores[key]:.3f}" if key in one.scores else NOTHING for key in keys),
-            )
-            for one in sites
-        ]
-        headers = ("Site", *(_label(key).removeprefix("Test ").capitalize() for key in keys))
-        caption = "By site, on records held out there"
-        parts.append(e.table(headers, rows, caption=caption, figures=range(1, len(headers))))
     return parts
 
 
@@ -111,7 +109,7 @@ def write_config(report: Report) -> list[str]:
             " Its digest is in every message, ledger line and signature."
         ),
         f"<p>SHA-256: <code>{report.config.digest}</code></p>",
-        e.verbatim(report.config.toml),
+        e.verbatim(_join_arrays(report.config.toml)),
     ]
 
 
@@ -119,16 +117,15 @@ def write_limits(report: Report) -> list[str]:
     """Return what is not protected, what stays at risk, and the hazards with their answers."""
     limits = report.limits
     rows = [
-        ((one.name, one.layer, one.answer), one.section, SECTIONS[one.section])
+        ((one.name, one.answer), one.section, SECTIONS[one.section], one.layer)
         for one in limits.hazards
     ]
-    headers = ("Hazard", "Layer", "Answer", "Shown in")
+    headers = ("Hazard", "Answer", "Shown in")
     return [
         e.heading("Not protected"),
         e.bullets(limits.not_protected),
         e.heading("Residual risks"),
         e.bullets(limits.residual_risks),
-        e.heading("Hazards"),
         e.linked_table(headers, rows, caption="Known hazards of differential privacy in practice"),
     ]
 
@@ -138,27 +135,40 @@ def write_signatures(signed: SignedReport) -> list[str]:
     report = signed.report
     rows = [(one.who, one.what, _cut(one.key), one.result) for one in report.signed]
     made = " (simulated)" if signed.simulated else ""
-    result = "by verify" if signed.key else "not signed"
+    result = "see verify" if signed.key else "not signed"
     rows.append((f"coordinator{made}", "this report", _cut(signed.key) or NOTHING, result))
     checks = [
         (one.name, f"{one.count:,}" if one.count else NOTHING, one.result) for one in report.checks
     ]
     files = [(name, digest[:32]) for name, digest in report.evidence.items()]
     return [
-        e.table(("Who", "What", "Key", "Holds"), rows, caption="Signatures; a key is cut short"),
-        e.heading("What was checked before this report was written"),
-        e.table(("Check", "Number", "Result"), checks, caption="Checks", figures=(1,)),
-        e.heading("Files that it follows from"),
-        e.table(("File", "SHA-256, its first half"), files, caption="Evidence"),
+        e.table(
+            ("Who", "What", "Key", "Result"),
+            rows,
+            caption="Signatures; keys are cut short",
+            codes=(2,),
+        ),
+        e.table(
+            ("Check", "Number", "Result"),
+            checks,
+            caption="What was checked before this report was written",
+            figures=(1,),
+        ),
+        e.table(
+            ("File", "SHA-256, its first half"),
+            files,
+            caption="Files that it follows from",
+            codes=(1,),
+        ),
     ]
 
 
 def write_standards(report: Report) -> list[str]:
     """Return which standard finds which of its fields where."""
     rows = [
-        ((one.source, one.field), one.section, SECTIONS[one.section]) for one in report.standards
+        ((one.field,), one.section, SECTIONS[one.section], one.source) for one in report.standards
     ]
-    headers = ("Standard", "What it asks for", "Section")
+    headers = ("What is asked for", "Section")
     return [
         e.paragraph(
             "The table says where to look. It is no claim of conformity, which is not ours."
@@ -186,16 +196,41 @@ def _write_finding(one: FindingPart, pictures: Mapping[str, bytes]) -> str:
     )
 
 
+def _group_sums(rounds: Sequence[SumRound], *, signs: bool) -> list[tuple[str, ...]]:
+    """Return one row for each run of rounds that went alike, training and testing apart."""
+    found: list[tuple[list[int], tuple[str, ...]]] = []
+    for purpose in dict.fromkeys(one.purpose for one in rounds):
+        for one in (one for one in rounds if one.purpose == purpose):
+            row = _list_sum(one, signs=signs)
+            if found and found[-1][1] == row:
+                found[-1][0].append(one.round)
+            else:
+                found.append(([one.round], row))
+    return [(write_ranges(numbers).replace(",", ", "), *row) for numbers, row in found]
+
+
 def _list_sum(one: SumRound, *, signs: bool) -> tuple[str, ...]:
     return (
-        f"{one.round}",
         PURPOSES.get(one.purpose, one.purpose),
         f"{one.cohort}",
         NOTHING if one.threshold is None else f"{one.threshold}",
         f"{one.survivors}",
-        f"{one.signatures}" if signs else NOTHING,
-        "sum" if one.void is None else f"void: {one.void}",
+        f"{one.signatures} each" if signs else NOTHING,
+        SUMMED if one.void is None else f"void: {one.void}",
     )
+
+
+def _format_score(scores: Mapping[str, float], key: str) -> str:
+    return f"{scores[key]:.3f}" if key in scores else NOTHING
+
+
+def _join_arrays(toml: str) -> str:
+    """Return TOML with each array on one line, as it is written by hand."""
+    return re.sub(r"\[\n((?:    .*,\n)+)\]", lambda match: f"[{_join(match[1])}]", toml)
+
+
+def _join(lines: str) -> str:
+    return " ".join(line.strip() for line in lines.splitlines()).removesuffix(",")
 
 
 def _format(value: float | int | str | None) -> str:

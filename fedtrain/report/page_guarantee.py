@@ -48,15 +48,19 @@ def write_guarantee(report: Report) -> list[str]:
     parts = [e.fact_table(rows, caption="The statement, in thirteen fields")]
     if not report.guarantees:
         return parts
-    headers = ("Unit", "Epsilon", "Delta", "By Rényi", "Noise multiplier", "Clip", "Rate", "Steps")
+    named = [
+        f"{one.name}, against {one.against}" if one.prefix else one.name
+        for one in report.guarantees
+    ]
+    columns = [_list_numbers(one) for one in report.guarantees]
     numbers = e.table(
-        headers,
-        [_list_numbers(one) for one in report.guarantees],
-        caption="The numbers; each epsilon is rounded up",
-        figures=range(1, len(headers)),
+        ("", *(name[:1].upper() + name[1:] for name in named)),
+        [(name, *(column[name] for column in columns)) for name in columns[0]],
+        caption="The guarantee in numbers; each epsilon is rounded up",
+        figures=range(1, len(columns) + 1),
     )
-    words = e.fact_table(WORDS, caption="Words")
-    return [*parts, e.heading("In numbers"), numbers, e.heading("What the words mean"), words]
+    words = e.fact_table(WORDS, caption="What the words mean")
+    return [*parts, numbers, words]
 
 
 def write_meaning(report: Report) -> list[str]:
@@ -80,29 +84,33 @@ def write_spending(report: Report) -> list[str]:
     parts = [e.paragraph(text) for text in report.spending.sentences]
     shown = sites[:MOST_SITES]
     more = f"; {len(shown)} of {len(sites)} shown" if len(shown) < len(sites) else ""
-    headers = ("Site", "Rounds", "Epsilon", "Delta", "Lifetime: committed", "of")
-    rows = [_list_spending(one) for one in shown]
+    lasting = [one for one in shown if one.lifetime is not None]
+    headers: tuple[str, ...] = ("Site", "Rounds", "Epsilon", "Delta")
+    headers += ("Epsilon for life, so far", "of at most") if lasting else ()
+    rows = [_list_spending(one)[: len(headers)] for one in shown]
     parts.append(
         e.table(headers, rows, caption=f"Spending by site{more}", figures=range(1, len(headers)))
     )
-    lasting = [one for one in shown if one.lifetime is not None]
     if lasting:
         parts.append(_draw_lifetimes(lasting[:MOST_BARS]))
     return parts
 
 
-def _list_numbers(one: Guarantee) -> tuple[str, ...]:
+def _list_numbers(one: Guarantee) -> dict[str, str]:
     m = one.mechanism
-    return (
-        f"{one.name}, against {one.against}" if one.prefix else one.name,
-        "none" if one.epsilon is None else format_epsilon(one.epsilon),
-        f"{one.delta:g}",
-        NOTHING if one.check_epsilon is None else format_epsilon(one.check_epsilon),
-        f"{m.noise_multiplier:g}",
-        f"{m.clip:g}",
-        f"{m.sample_rate:g}",
-        f"{m.steps:,}",
-    )
+    noun = "rounds" if one.unit == "site" else "steps"
+    return {
+        "Epsilon": "none" if one.epsilon is None else format_epsilon(one.epsilon),
+        "Delta": f"{one.delta:g}",
+        "Epsilon by Rényi divergences, as a check": (
+            NOTHING if one.check_epsilon is None else format_epsilon(one.check_epsilon)
+        ),
+        "Noise multiplier": f"{m.noise_multiplier:g}",
+        "Clip": f"{m.clip:g}",
+        "Sample rate": f"{m.sample_rate:g}",
+        "Steps or rounds": f"{m.steps:,} {noun}",
+        "Divisor": f"{m.divisor:g}",
+    }
 
 
 def _write_one_meaning(meaning: Meaning, guarantee: Guarantee) -> list[str]:

@@ -62,8 +62,10 @@ def draw_trade_off(curve: Sequence[Attack], attacks: Sequence[Attack], *, name: 
     parts += [
         _text(x + 12, y + 5, told, "label"),
         _text(*frame.place(0.06, 0.93), "no attack comes here", "quiet"),
-        _text(*frame.place(0.97, 0.87), "guessing", "quiet", anchor="end"),
-        *_name_axes(frame, x="accused wrongly", y="found"),
+        _text(*frame.place(0.68, 0.58), "guessing", "quiet"),
+        *_name_axes(
+            frame, x="share of outsiders accused wrongly", y="share of insiders found, at most"
+        ),
     ]
     worded = "; ".join(
         f"accusing {format_rate(one.false_positive_rate)} wrongly, it finds at most"

@@ -96,11 +96,11 @@ def _describe_promise(guarantees: tuple[Guarantee, ...], meanings: tuple[Meaning
     attack = next(one for one in meaning.attacks if one.false_positive_rate == 0.01)
     epsilon = first.epsilon or 0.0
     return (
-        f"Whoever sees all that left the sites, and accuses {format_rate(0.01)} of outsiders"
-        " wrongly, can recognise at most"
+        "An attacker who sees all that left the sites, and may accuse"
+        f" {format_rate(0.01)} of outsiders wrongly, recognises at most"
         f" {format_percent(attack.true_positive_rate)} of the {PLURALS[first.unit]} in the data:"
-        f" epsilon {format_epsilon(epsilon)} at delta {first.delta:g} for {first.name}, by the"
-        f" usual marks of 1 and 10 a {name_tier(epsilon)} guarantee."
+        f" epsilon is {format_epsilon(epsilon)} for {first.name}, by the usual marks of 1 and 10 a"
+        f" {name_tier(epsilon)} guarantee."
     )
 
 
