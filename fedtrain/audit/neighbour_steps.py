@@ -45,7 +45,12 @@ class Replay:
 
 
 def replay_neighbours(
-    subject: Subject, model: torch.nn.Module, records: Split, *, pairs: int
+    subject: Subject,
+    model: torch.nn.Module,
+    records: Split,
+    *,
+    pairs: int,
+    step: type[PrivateGradients] = PrivateGradients,
 ) -> Replay:
     """Take a step on a batch, and again without each of its first and last units.
 
@@ -54,13 +59,14 @@ def replay_neighbours(
         model: Start model.
         records: The batch, to which sentinels are added.
         pairs: How many units to leave out, each once, sentinels first.
+        step: What makes a step's gradient.
     """
     claim, running = build_record_plan(subject.claim), build_record_plan(subject.running)
     if claim is None or running is None:
         raise ValueError("neighbours are replayed through a step of DP-SGD; the config has none")
     batch = pack(records, np.arange(1, _INCLUDED + 1))
     watched = make_model(model, records, sentinels=SENTINELS, plan=claim)
-    gradients = PrivateGradients(watched, running)
+    gradients = step(watched, running)
     units = _number_units(batch, claim)
     whole = _step(gradients, batch, units, subject=subject)
     place = find_table(watched)
