@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from fedtrain.errors import ConfigError
@@ -24,6 +25,12 @@ Combinations whose masks of all sites are beyond d n^2 = 2e10 are left out, unle
 DP: Final = """\
 Time a step of differentially private training, in one thread: plain SGD, fedtrain, and Opacus'
 hooks, functorch, ew and ghost, in turn; twice, as the C library comes and with freed memory kept.
+"""
+
+LINK: Final = """\
+Time round trips of a deployed federation on loopback: a coordinator and agents in processes of
+their own, with keys and certificates, which send back what they are sent; beside plain TCP and
+TLS 1.3 of the same bytes, in turn. Then rounds of a run with secure aggregation.
 """
 
 
@@ -59,6 +66,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     simulate.set_defaults(run=_run_simulate)
     _register_secagg(kinds)
     _register_dp(kinds)
+    _register_link(kinds)
 
 
 def _register_secagg(kinds: "argparse._SubParsersAction[Any]") -> None:
@@ -94,6 +102,42 @@ def _register_dp(kinds: "argparse._SubParsersAction[Any]") -> None:
     )
     dp.add_argument("--json", action="store_true", help="print one JSON object")
     dp.set_defaults(run=_run_dp)
+
+
+def _register_link(kinds: "argparse._SubParsersAction[Any]") -> None:
+    link = kinds.add_parser(
+        "link", help="round trips of a deployed federation on loopback", description=LINK
+    )
+    link.add_argument(
+        "--sizes",
+        type=_count,
+        nargs="+",
+        metavar="MB",
+        help="megabytes of the model; 0 is an empty round (default: 0 1 10 100)",
+    )
+    link.add_argument("--sites", type=_cohort, default=10, metavar="N", help="agents (default: 10)")
+    link.add_argument(
+        "--rounds",
+        type=_positive,
+        default=30,
+        metavar="N",
+        help="of each size; from 10 MB on a tenth as many (default: 30)",
+    )
+    link.add_argument(
+        "--secure-rounds",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="of a run with secure aggregation (default: 10)",
+    )
+    link.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where folders are made and removed, on the disk to be measured (default: temporary)",
+    )
+    link.add_argument("--json", action="store_true", help="print one JSON object")
+    link.set_defaults(run=_run_link)
 
 
 def _run_simulate(args: argparse.Namespace) -> int:
@@ -167,10 +211,42 @@ def _run_dp(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_link(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+
+    from .link import SIZES, measure_link
+    from .link_table import LEGEND, WIDTH, describe_secure, render_link, to_json_link
+
+    found = measure_link(
+        args.sizes or SIZES,
+        sites=args.sites,
+        rounds=args.rounds,
+        secure_rounds=args.secure_rounds,
+        folder=args.folder,
+    )
+    if args.json:
+        tree = to_json_link(found, sites=args.sites)
+        sys.stdout.write(json.dumps(tree, allow_nan=False) + "\n")
+        return 0
+    console = make_console(sys.stdout, WIDTH)
+    console.print(render_link(found, sites=args.sites))
+    console.print(LEGEND)
+    if found.secure:
+        console.print(describe_secure(found))
+    return 0
+
+
 def _cohort(text: str) -> int:
     value = int(text)
     if not 4 <= value <= 200:
         raise argparse.ArgumentTypeError(f"{text} is not between 4 and 200, the complete graphs")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0; give 0 or more")
     return value
 
 

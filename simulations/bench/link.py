@@ -1,5 +1,6 @@
 """Times round trips of a deployed federation on loopback, beside the floor, in turn."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..demo.deploy import run_command
 from .link_federation import Federation, make_environment, make_federation
 from .link_round import Centre, LinkRound, starting
 
@@ -20,6 +22,7 @@ _LEAST: Final = 8  # bytes of an empty round of the floor: how many follow
 _STOP_SECONDS: Final = 20.0
 FLOOR: Final = "floor"
 OURS: Final = "fedtrain"
+SECURE: Final = "secure"
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,36 @@ class LinkMeasurement:
         """Median over rounds."""
         return statistics.median(one.seconds for one in self.rounds)
 
+    @property
+    def work(self) -> float:
+        """Processor seconds of both ends a round, the mean: the system counts them coarsely."""
+        return statistics.fmean(one.work for one in self.rounds)
+
+
+@dataclass(frozen=True)
+class LinkFindings:
+    """What was measured.
+
+    Attributes:
+        trips: Round trips, the floor's and the federation's of each size.
+        secure: Seconds of each round of a run with secure aggregation, the first left out.
+    """
+
+    trips: tuple[LinkMeasurement, ...]
+    secure: tuple[float, ...]
+
 
 def measure_link(
-    sizes: Sequence[int], *, sites: int, rounds: int, folder: Path | None = None
-) -> list[LinkMeasurement]:
-    """Time round trips; the first of each size is not counted.
+    sizes: Sequence[int], *, sites: int, rounds: int, secure_rounds: int, folder: Path | None = None
+) -> LinkFindings:
+    """Time round trips, and rounds of a run; the first of each is not counted.
 
     Args:
         sizes: Megabytes; 0 is an empty round.
         sites: Processes.
-        rounds: Of each size, a tenth as many from 10 MB on, but 3 at least.
-        folder: Where the federation's folders are made; default: of temporary files.
+        rounds: Of each size; from 10 MB on a tenth as many, but 3 at least.
+        secure_rounds: Of a run with secure aggregation; 0 for none.
+        folder: Where the federation's folders are made; default: where temporary files are.
 
     Raises:
         RunFailedError: A contender failed.
@@ -59,11 +81,22 @@ def measure_link(
     with tempfile.TemporaryDirectory(prefix="fedtrain-bench-", dir=folder) as path:
         federation = make_federation(Path(path), sites=sites)
         with running_agents(federation) as pids, _centres(federation, pids) as centres:
-            return [
+            trips = [
                 found
                 for size in sizes
                 for found in _measure_size(centres, size * MEGABYTE, rounds=rounds)
             ]
+            secure = _measure_secure(federation, secure_rounds) if secure_rounds else ()
+    return LinkFindings(tuple(trips), secure)
+
+
+def _measure_secure(federation: Federation, rounds: int) -> tuple[float, ...]:
+    """Return what each round of a small run took, as its own metrics say."""
+    scenario = federation.write_scenario(rounds=rounds + 1)
+    said = run_command("server", "run", scenario, "--as", federation.admin, "--wait")
+    metrics = federation.coordinator / "runs" / said.splitlines()[-1] / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return tuple(float(line["seconds"]) for line in lines[1:])
 
 
 def _measure_size(
