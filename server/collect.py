@@ -129,7 +129,7 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
         last = reply
     if last is None:
         return None
-    average: Vector = (total / weights).float().numpy()
+    average: Vector = total.div_(weights).float().numpy()  # no second float64 vector
     merged: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weights}
     if losses:
         merged[TRAIN_LOSS] = sum(losses) / weights

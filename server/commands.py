@@ -57,8 +57,9 @@ def _register_folder_commands(kinds: "argparse._SubParsersAction[Any]") -> None:
     join.add_argument(
         "--root-fingerprint",
         metavar="HEX",
-        help="what the root's owner read out (default: pin what the kit brings)",
+        help="the root's fingerprint, as its owner read it out (default: asked for)",
     )
+    join.add_argument("--yes", action="store_true", help="do not ask about the root's fingerprint")
     install = _add(kinds, "install", "take a newer membership", _run_install, operator=True)
     install.add_argument("membership", metavar="MEMBERSHIP", type=Path, help="the root's file")
     install.add_argument(
@@ -171,17 +172,38 @@ def _run_init(args: argparse.Namespace) -> int:
 
 
 def _run_join(args: argparse.Namespace) -> int:
+    from fedtrain.membership.files import ROOT_FILE
     from fedtrain.membership.kits import install_kit, load_kit
     from fedtrain.membership.requests import compute_root_fingerprint
 
     kit = load_kit(args.kit)
-    signed = install_kit(args.folder, kit, root_fingerprint=args.root_fingerprint)
-    membership = signed.membership
-    sys.stderr.write(
-        f"joined {membership.federation}, membership version {membership.version}; its root has"
-        f" fingerprint {compute_root_fingerprint(kit.root_public_key)}\n"
-    )
+    if args.root_fingerprint is None and not (args.folder / ROOT_FILE).exists():
+        federation = kit.signed.membership.federation
+        fingerprint = compute_root_fingerprint(kit.root_public_key)
+        sys.stderr.write(f"the root of {federation} has fingerprint {fingerprint}\n")
+        _confirm("Its owner reads out the same?", yes=args.yes)
+    membership = install_kit(args.folder, kit, root_fingerprint=args.root_fingerprint).membership
+    sys.stderr.write(f"joined {membership.federation}, membership version {membership.version}\n")
+    sys.stdout.write(f"{args.folder}\n")
     return 0
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    """Ask on standard error, read the answer from standard input.
+
+    Raises:
+        ConfigError: The answer is not yes.
+    """
+    if yes:
+        return
+    sys.stderr.write(f"{question} [yes/no] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip().lower()
+    if answer not in ("y", "yes"):
+        raise ConfigError(
+            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds"
+            " --root-fingerprint HEX"
+        )
 
 
 def _run_install(args: argparse.Namespace) -> int:

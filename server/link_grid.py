@@ -20,7 +20,7 @@ from fedtrain.protocol import LEFT, NO_ANSWER, describe_publicly
 from .faults import RunInterrupted
 from .flower import OwnGrid
 from .outstanding import Outstanding
-from .parcels import map_file, to_parcel, to_reply
+from .parcels import MappedFile, to_parcel, to_reply
 from .sessions import Sessions
 from .spool import Spool
 from .store import Content, Store, StoredReply, Task, compute_task_id
@@ -78,6 +78,7 @@ class LinkGrid(OwnGrid):
         self._wait_for_sites = wait_for_sites
         self._clock = clock
         self._round = 0
+        self._mapped: MappedFile | None = None
         self.waiting_for: tuple[str, ...] = ()
 
     def begin_rounds(self, done: int) -> None:
@@ -119,7 +120,8 @@ class LinkGrid(OwnGrid):
     ) -> Iterator[Message]:
         """Ask sites at once; yield their replies in the messages' order, as soon as each can be.
 
-        A reply's arrays lie in its file, mapped when it is yielded: let go of it before the next.
+        A reply's arrays lie in its file, mapped when it is yielded. With the next reply its memory
+        is given back: what was not written to is read again from the file, what was is lost.
 
         Args:
             messages: One a site.
@@ -180,6 +182,9 @@ class LinkGrid(OwnGrid):
                 self._outstanding.answer_for([late.id for late in tasks], NO_ANSWER)
                 reply = self._store.load_reply(task.id)
             yield self._open(message, reply)
+            if self._mapped is not None:
+                self._mapped.release()
+                self._mapped = None
 
     def _open(self, message: Message, reply: StoredReply | None) -> Message:
         """Return a reply as Flower's message; an error where it cannot be used."""
@@ -200,7 +205,8 @@ class LinkGrid(OwnGrid):
     def _map(self, task: bytes, content: Content) -> memoryview:
         if content.inline is not None:
             return memoryview(bytearray(content.inline))  # writable, as arrays of replies are
-        return map_file(self._spool.get_reply(task, content.digest))
+        self._mapped = MappedFile(self._spool.get_reply(task, content.digest))
+        return self._mapped.view
 
 
 def _make_error(message: Message, public: tuple[int, str]) -> Message:

@@ -15,11 +15,11 @@ from importlib.metadata import version
 from typing import Final
 
 import grpc
-from fedtrain.link.status import answering
 
 from fedtrain.link import link_pb2, link_pb2_grpc
 from fedtrain.link.contract import CHUNK_BYTES, CONTRACT, INLINE_BYTES, check_version
 from fedtrain.link.faults import ContentError
+from fedtrain.link.status import answering
 from fedtrain.membership.records import SITE_ROLE, SignedMembership
 from fedtrain.secagg.codec import encode
 
@@ -191,12 +191,14 @@ class LinkService(link_pb2_grpc.LinkServicer):
     @answering
     def GetMembership(  # noqa: N802
         self,
-        request: link_pb2.GetMembershipRequest,  # noqa: ARG002 - it says nothing that matters
+        request: link_pb2.GetMembershipRequest,
         context: grpc.ServicerContext,
     ) -> link_pb2.GetMembershipReply:
-        """Return the signed membership."""
-        with self._gate.admit(context, _ROLES):
-            return link_pb2.GetMembershipReply(membership=bytes(encode(self._get_membership())))
+        """Return the signed membership; a session is not needed for it."""
+        with self._gate.admit(context, _ROLES) as peer:
+            signed = self._get_membership()
+            self._sessions.note_membership(peer.name, request.session, signed.membership.version)
+            return link_pb2.GetMembershipReply(membership=bytes(encode(signed)))
 
     @answering
     def Leave(  # noqa: N802

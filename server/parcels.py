@@ -1,6 +1,7 @@
 """Flower's messages as parcels of the link, and back."""
 
 import mmap
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,20 @@ def to_reply(parcel: Parcel, request: Message) -> Message:
     return Message(content, reply_to=request)
 
 
-def map_file(path: Path) -> memoryview:
-    """Return a file's bytes as memory that the file backs; it goes with its last view.
+class MappedFile:
+    """A file's bytes as memory that the file backs; it goes with its last view.
 
     Writes to it stay in memory: the file is never changed.
     """
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.view = memoryview(mapped)
+        self._mapped = weakref.ref(mapped)
+
+    def release(self) -> None:
+        """Give the memory back; whoever still reads the view gets the file's bytes again."""
+        mapped = self._mapped()
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)

@@ -39,6 +39,7 @@ def serve(folder: Path, *, metrics_port: int | None = None) -> None:
 def _logging(folder: Path) -> Iterator[None]:
     os.close(os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     handlers = add_log(folder / LOG_FILE)
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # fedtrain's own lines say the same
     try:
         yield
     finally:

@@ -193,6 +193,13 @@ class Sessions:
                 session.is_paused = is_paused
                 self._changed.notify_all()
 
+    def note_membership(self, site: str, session: bytes, version: int) -> None:
+        """Keep which membership was handed to a site's agent."""
+        with self._lock:
+            known = self._sessions.get(site)
+            if known is not None and known.id == session:
+                known.membership_version = version
+
     def end(self, session: Session) -> None:
         """End a session: its agent left."""
         with self._lock:

@@ -29,7 +29,7 @@ def settle_scenario(
     if len(scenario) > MOST_SCENARIO:
         raise ConfigError(f"{name}: {len(scenario)} characters, {MOST_SCENARIO} at most")
     parsed = parse_config(scenario, overrides, name=name)
-    asked = parsed.partition.sites
+    asked = parsed.partition.sites if "partition" in parsed.model_fields_set else None
     if asked is not None and asked != len(sites):
         raise ConfigError(
             f"{name}: partition.sites = {asked}, but the run has {len(sites)} sites"

@@ -115,8 +115,7 @@ def _approve(demo: Demo, folder: Path, party: str) -> None:
     kit = folder / "member.kit"
     root = demo.path / "root"
     run_command("federation", "approve", root, folder / "request.bin", "--out", kit, "--yes")
-    certain = ("--yes",) if party == "client" else ()  # it came from the folder beside
-    run_command(party, "join", kit, folder, *certain)
+    run_command(party, "join", kit, folder, "--yes")  # it came from the folder beside
 
 
 @contextmanager
