@@ -26,7 +26,6 @@ from fedtrain.link.contract import CONTRACT, check_version
 from fedtrain.link.faults import ContractError, RefusedError, RevokedError, UnlistedKeyError
 from fedtrain.link.tls import open_channel
 from fedtrain.membership.adoption import adopt_membership
-from fedtrain.membership.files import TLS_CERTIFICATE_FILE, read_file
 from fedtrain.membership.member import Member, load_member
 from fedtrain.membership.membership import verify_membership
 
@@ -36,6 +35,7 @@ from .agent_status import CONNECTING, FAILED, STOPPED, StatusBoard, shorten
 from .backoff import Backoff
 from .control import Wish, read_wish
 from .outbox import Outbox
+from .revocation import find_older
 from .serving import Serving
 from .session import Pulse, Session
 from .stop import Dropped, Stop
@@ -95,7 +95,6 @@ class Agent:
         self._backoff = backoff or Backoff()
         self._outbox = Outbox(site.folder.outbox, most_bytes=site.settings.outbox_bytes)
         self._pulse = Pulse()
-        self._certificate = b""
         self._lost = ""
         self._since = ""
         self._greeted = 0
@@ -113,6 +112,7 @@ class Agent:
                 self._try_session()
             board.update(state=STOPPED, missing="")
         except FedtrainError as error:
+            log.error("agent_failed message=%s", error)
             board.report(str(error))
             board.update(state=FAILED, missing=str(error))
             raise
@@ -123,8 +123,12 @@ class Agent:
         """Hold a session until it ends; what can heal is waited for."""
         try:
             self._hold_session()
-        except (RefusedError, RevokedError, ContractError) as error:
-            if not self._can_heal(error):
+        except RevokedError as error:
+            self._miss(str(self._find_cure(error)))
+        except ContractError:
+            raise
+        except RefusedError as error:
+            if error.reason != NO_SESSION:
                 raise
             log.info("session_ended message=%s", error)
         except (PeerError, StorageError) as error:
@@ -134,12 +138,16 @@ class Agent:
         if not self._is_ending():
             self._wait(self._backoff.next())
 
-    def _can_heal(self, error: PeerError) -> bool:
-        """Say whether the coordinator may think better of it without anybody at this site."""
-        if isinstance(error, RefusedError):
-            return error.reason == NO_SESSION
-        certificate = read_file(self._site.path / TLS_CERTIFICATE_FILE)
-        return isinstance(error, RevokedError) and certificate != self._certificate
+    def _find_cure(self, error: RevokedError) -> PeerError:
+        """Return what heals although the coordinator does not know this site.
+
+        Raises:
+            RevokedError: Nothing.
+        """
+        older = find_older(error, self._site.board.status.membership_version)
+        if older is None:
+            raise error
+        return older
 
     def _hold_session(self) -> None:
         site, member = self._site, self._load_member()
@@ -203,9 +211,7 @@ class Agent:
         Raises:
             SiteError: It is no member any more.
         """
-        path = self._site.path
-        self._certificate = read_file(path / TLS_CERTIFICATE_FILE)
-        member = load_member(path)
+        member = load_member(self._site.path)
         if member.entry is None:
             membership = member.signed.membership
             raise SiteError(

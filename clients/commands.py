@@ -81,8 +81,8 @@ def _register_join(kinds: "argparse._SubParsersAction[Any]") -> None:
     join.add_argument("kit", metavar="KIT", help="the kit's file")
     join.add_argument("folder", nargs="?", default=".", metavar="DIR", help="the member's folder")
     join.add_argument(
-        "--root",
-        metavar="FINGERPRINT",
+        "--root-fingerprint",
+        metavar="HEX",
         help="the root's fingerprint, as its owner read it out (default: asked for)",
     )
     join.add_argument("--yes", action="store_true", help="do not ask about the root's fingerprint")
@@ -163,10 +163,10 @@ def _run_join(args: argparse.Namespace) -> int:
     folder, kit = Path(args.folder), load_kit(Path(args.kit))
     fingerprint = compute_root_fingerprint(kit.root_public_key)
     is_first = not (folder / ROOT_FILE).exists()
-    if is_first and args.root is None:
+    if is_first and args.root_fingerprint is None:
         _tell(f"the root of {kit.signed.membership.federation} has fingerprint {fingerprint}")
         _confirm("Its owner reads out the same?", yes=args.yes)
-    signed = install_kit(folder, kit, root_fingerprint=args.root)
+    signed = install_kit(folder, kit, root_fingerprint=args.root_fingerprint)
     membership = signed.membership
     _tell(
         f"joined {membership.federation}, membership version {membership.version}, coordinator"
@@ -187,7 +187,7 @@ def _run_check(args: argparse.Namespace) -> int:
     for finding in check_site(Path(args.folder), args.scenario):
         findings.append(finding)
         if not args.json:
-            mark = "ok " if finding.is_ok else "DO "
+            mark = "ok " if finding.is_ok else "FIX"
             sys.stdout.write(f"{mark} {finding.name:<12} {finding.text}\n")
             sys.stdout.flush()
     if args.json:
@@ -257,7 +257,8 @@ def _confirm(question: str, *, yes: bool) -> None:
     answer = sys.stdin.readline().strip().lower()
     if answer not in ("y", "yes"):
         raise ConfigError(
-            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds --root"
+            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds"
+            " --root-fingerprint HEX"
         )
 
 

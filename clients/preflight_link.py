@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from fedtrain.errors import PeerError, SiteError
+from fedtrain.link import link_pb2 as wire
 from fedtrain.link.contract import CONTRACT, check_version
+from fedtrain.link.faults import RevokedError
 from fedtrain.link.tls import open_channel
 from fedtrain.membership.adoption import load_pinned_root
 from fedtrain.membership.member import load_member
@@ -20,6 +22,7 @@ from fedtrain.membership.membership import verify_membership
 from .agent_folder import AgentFolder, hold_lock, is_running, open_agent_folder
 from .agent_settings import load_settings
 from .agent_status import load_status, shorten
+from .revocation import find_older
 from .session import Session
 
 LARGEST_SKEW_SECONDS: Final = 30.0
@@ -69,11 +72,7 @@ class _Call:
             stack.enter_context(hold_lock(folder))
             session = self._open()
             stack.callback(session.close)
-            hello = session.hello(
-                metadata.version("fedtrain"),
-                last_session=folder.load_session(),
-                membership_version=own,
-            )
+            hello = self._greet(session, folder, own)
             folder.save_session(hello.session)
             self._skew_ms = session.clock_skew_ms
             self._version, self._contract = shorten(hello.version), hello.contract
@@ -111,6 +110,16 @@ class _Call:
         own = metadata.version("fedtrain")
         check_version((own, CONTRACT), (self._version, self._contract))
         return f"{own} here, {self._version} there, contract {CONTRACT}"
+
+    def _greet(self, session: Session, folder: AgentFolder, own: int) -> wire.HelloReply:
+        try:
+            return session.hello(
+                metadata.version("fedtrain"),
+                last_session=folder.load_session(),
+                membership_version=own,
+            )
+        except RevokedError as error:
+            raise (find_older(error, own) or error) from error
 
     def _open(self) -> Session:
         settings, membership = load_settings(self._site), load_member(self._site).signed.membership

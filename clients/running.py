@@ -1,9 +1,11 @@
 """Everything that an agent needs, put together: what `fedtrain client start` runs."""
 
+import importlib
 import logging
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 from fedtrain.errors import SiteError
 from fedtrain.membership.member import load_member
@@ -20,6 +22,8 @@ from .custody import open_custody
 from .stop import Stop
 from .work import Work
 
+# What a first task would import, while the coordinator waits.
+_WARM: Final = ("fedtrain.data.sources", "fedtrain.privacy.accounting", "fedtrain.training.dp_sgd")
 log = logging.getLogger("fedtrain.clients")
 
 
@@ -58,10 +62,13 @@ def run_agent(path: Path) -> None:
 
 
 def _make_work(parts: AgentParts) -> Work:
-    """Import the app, with torch and all: once, before the first task."""
+    """Import the app, with torch and all that training needs: once, before the first task."""
     import torch
 
     from .app import app
+
+    for name in _WARM:
+        importlib.import_module(name)
 
     if parts.settings.threads:
         torch.set_num_threads(parts.settings.threads)

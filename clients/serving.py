@@ -93,6 +93,8 @@ class Serving:
                 reply = None
             self._on_progress()
             self._on_membership(answer.membership_version)
+            if not answer.HasField("task"):
+                self._work.show_budget()
             if answer.HasField("task") and wish is Wish.RUN and not ending:
                 reply = self._do(answer.task)
 
@@ -138,6 +140,7 @@ class Serving:
                 return make_reply(task.id, self._work.refuse(error))
             forget_downloads(self._folder.incoming)
         if stored.size <= INLINE_BYTES:
+            self._count_up(stored.size)
             return make_reply(task.id, [memoryview(stored.path.read_bytes())])
         self._board.update(state=SENDING)
         return send(self._session, stored, until=until, count=self._count_up)

@@ -46,6 +46,7 @@ class Work:
         }
         self._stop = stop
         self._board = board
+        self._is_budget_old = True
 
     def answer(self, task: bytes, data: memoryview) -> list[memoryview]:
         """Return the reply to a task, packed.
@@ -61,7 +62,7 @@ class Work:
             * Whatever the content is and whatever the app raises, there is an answer, and of an
               exception nothing but its public code and text is in it.
         """
-        kind = _UNKNOWN
+        kind, self._is_budget_old = _UNKNOWN, True
         try:
             parcel = unpack(data)
             kind = parcel.message_type
@@ -83,13 +84,16 @@ class Work:
             return self._refuse(kind, *INTERNAL_ERROR)
 
     def show_budget(self) -> None:
-        """Show what is left of the lifetime budget, as far as the ledger can be read."""
+        """Show what is left of the lifetime budget, if a task may have changed it."""
+        if not self._is_budget_old:
+            return
         with suppress(FedtrainError):
             balance = open_custody(self._site).ledger.compute_balance()
             amounts = {"spent": balance.spent, "reserved": balance.reserved, "left": balance.left}
             self._board.update(
                 budget={name: amount / balance.total for name, amount in amounts.items()}
             )
+            self._is_budget_old = False
 
     def refuse(self, error: Exception) -> list[memoryview]:
         """Return the public words for what went wrong outside of the app, packed."""

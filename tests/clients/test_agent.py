@@ -244,3 +244,13 @@ def test_site_without_a_kit_says_what_to_do(tmp_path):
     create_custody(tmp_path / "berlin", "berlin")
     with pytest.raises(FedtrainError, match="request"):
         run_agent(tmp_path / "berlin")
+
+
+def test_site_that_the_coordinator_does_not_know_yet_waits_for_it(site, deployment, coordinator):
+    coordinator.is_behind = deployment.membership
+    late = make_site(deployment, "clara")
+    with running(late) as agent:
+        coordinator.wait(lambda: "does not list this site" in agent.status.missing)
+        coordinator.is_behind = None
+        coordinator.get_reply(coordinator.ask(make_task()))
+    assert agent.error is None

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -49,3 +50,23 @@ def test_file_that_is_no_status_is_refused_with_the_cure(tmp_path, text):
 def test_status_of_a_newer_agent_is_read(tmp_path):
     (tmp_path / "status.json").write_text(json.dumps({"site": "berlin", "mood": "fine"}))
     assert load_status(tmp_path / "status.json") == AgentStatus("berlin")
+
+
+def test_states_of_quick_tasks_are_in_the_file_a_moment_later(tmp_path):
+    board = StatusBoard(tmp_path / "status.json", "berlin")
+    for number in range(100):
+        board.update(state="working", round=number)
+        board.update(state="waiting")
+    assert load_status(tmp_path / "status.json").round < 99
+    deadline = time.monotonic() + 10
+    while load_status(tmp_path / "status.json") != board.status and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert load_status(tmp_path / "status.json") == board.status
+
+
+def test_end_of_an_agent_is_in_the_file_at_once(tmp_path):
+    board = StatusBoard(tmp_path / "status.json", "berlin")
+    board.update(state="working")
+    board.update(state="waiting")
+    board.update(state="stopped")
+    assert load_status(tmp_path / "status.json").state == "stopped"

@@ -39,6 +39,12 @@ def test_reply_of_another_task_is_not_found(tmp_path):
     assert outbox.find(OTHER) is None
 
 
+def test_reply_whose_bytes_a_power_cut_took_is_never_sent(tmp_path):
+    outbox = Outbox(tmp_path)
+    os.truncate(put(outbox, TASK, bytes(100)).path, 0)
+    assert outbox.find(TASK) is None
+
+
 @given(position=st.integers(0, 99), change=st.integers(1, 255))
 def test_damaged_reply_is_never_sent(tmp_path_factory, position, change):
     outbox = Outbox(tmp_path_factory.mktemp("outbox"))
@@ -101,15 +107,15 @@ from pathlib import Path
 from clients import outbox
 step, folder = sys.argv[1:]
 def die(*_): os.kill(os.getpid(), 9)
-if step == "written": outbox.os.fsync = die
-if step == "synced": Path.replace = die
-if step == "renamed": outbox.sync_folder = die
+if step == "written": Path.replace = die
+if step == "renamed": outbox.os.fsync = die
+if step == "synced": outbox.sync_folder = die
 outbox.Outbox(Path(folder)).put(bytes(32), [memoryview(b"x" * 9999)])
 """
 
 
 @pytest.mark.parametrize(
-    ("step", "found"), [("written", False), ("synced", False), ("renamed", True)]
+    ("step", "found"), [("written", False), ("renamed", True), ("synced", True)]
 )
 def test_kill_leaves_all_of_a_reply_or_nothing(tmp_path, step, found):
     killed = subprocess.run([sys.executable, "-c", WRITER, step, tmp_path], check=False)
