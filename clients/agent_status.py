@@ -24,6 +24,9 @@ STOPPED: Final = "stopped"
 FAILED: Final = "failed"
 STATES: Final = (CONNECTING, WAITING, RECEIVING, WORKING, SENDING, PAUSED, STOPPED, FAILED)
 _REWRITE_SECONDS: Final = 1.0
+# What a task changes several times; within so many seconds the file is rewritten once.
+_OF_TASKS: Final = frozenset(("state", "run", "round", "task"))
+_SETTLE_SECONDS: Final = 0.25
 _LONGEST: Final = 80  # characters
 
 
@@ -85,7 +88,8 @@ class AgentStatus:
 class StatusBoard:
     """The status of the running agent, in memory and in its file.
 
-    A disk that is full does not stop an agent: the file then says what was true before.
+    A disk that is full does not stop an agent: the file then says what was true before. Of quick
+    tasks the file shows how it is a moment after the last.
     """
 
     def __init__(self, path: Path, site: str) -> None:
@@ -93,6 +97,7 @@ class StatusBoard:
         self._lock = threading.Lock()
         self._status = AgentStatus(site, pid=os.getpid(), since=read_clock())
         self._written = 0.0
+        self._later: threading.Timer | None = None
 
     @property
     def status(self) -> AgentStatus:
@@ -105,7 +110,11 @@ class StatusBoard:
             if changes.get("state", self._status.state) != self._status.state:
                 changes["since"] = read_clock()
             self._status = replace(self._status, **changes)
-            self._write()
+            state_of_task = self._status.state in (WAITING, RECEIVING, WORKING, SENDING)
+            if changes.keys() - {"since"} <= _OF_TASKS and state_of_task:
+                self._write_soon()
+            else:
+                self._write()
 
     def count(self, **amounts: int) -> None:
         """Add to counters; the file is rewritten once a second at most."""
@@ -119,7 +128,24 @@ class StatusBoard:
         """Note what went wrong."""
         self.update(last_error=message, last_error_at=read_clock())
 
+    def _write_soon(self) -> None:
+        """Write at once where the last write is some time ago, else a moment later."""
+        if time.monotonic() - self._written >= _SETTLE_SECONDS:
+            self._write()
+        elif self._later is None:
+            self._later = threading.Timer(_SETTLE_SECONDS, self._write_late)
+            self._later.daemon = True
+            self._later.start()
+
+    def _write_late(self) -> None:
+        with self._lock:
+            if self._later is not None:  # else it was written meanwhile
+                self._write()
+
     def _write(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         partial = self._path.with_suffix(".partial")
         try:
             partial.touch(mode=0o600)

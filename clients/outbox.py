@@ -16,7 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from fedtrain.errors import SiteError
 from fedtrain.membership.files import sync_folder
@@ -86,12 +86,16 @@ class Outbox:
         self._make_room(size)
         partial = self._folder / f"{task.hex()}.partial"
         try:
-            digest = _write(partial, buffers)
-            path = self._folder / f"{task.hex()}.{digest.hex()}{_SUFFIX}"
-            partial.replace(path)
+            with open_private(partial, os.O_TRUNC) as file:
+                digest = _write(file, buffers)
+                path = self._folder / f"{task.hex()}.{digest.hex()}{_SUFFIX}"
+                # The name before the bytes: both are durable at once, in one commit of the file
+                # system's journal. A power cut between the two leaves what its digest gives away.
+                partial.replace(path)
+                os.fsync(file.fileno())
             sync_folder(self._folder)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            self.remove(task)
             raise SiteError(
                 f"{self._folder} cannot hold a reply of {size} bytes ({error.strerror}); it is not"
                 " sent before it is kept: free space on the disk"
@@ -123,15 +127,15 @@ class Outbox:
         return sorted(found, key=lambda item: (item[1].st_mtime_ns, item[0].name))
 
 
-def _write(path: Path, buffers: Sequence[memoryview]) -> bytes:
-    """Write buffers to a file and return their digest; the bytes are durable, their name is not."""
+def _write(file: IO[bytes], buffers: Sequence[memoryview]) -> bytes:
+    """Write buffers to a file and return their digest; nothing of it is durable yet."""
     digest = hashlib.sha256()
-    with open_private(path, os.O_TRUNC) as file:
-        for buffer in buffers:
-            digest.update(buffer)
-            file.write(buffer)
-        file.flush()
-        os.fsync(file.fileno())
+    for buffer in buffers:
+        for at in range(0, buffer.nbytes, _PIECE):  # hashed while it is in the cache
+            piece = buffer[at : at + _PIECE]
+            digest.update(piece)
+            file.write(piece)
+    file.flush()
     return digest.digest()
 
 

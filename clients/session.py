@@ -15,6 +15,7 @@ from fedtrain.link import link_pb2 as wire
 from fedtrain.link.contract import CONTRACT
 from fedtrain.link.faults import UnavailableError
 from fedtrain.link.link_pb2_grpc import LinkStub
+from fedtrain.link.pieces import Piece, make_download, make_upload
 from fedtrain.link.status import translate
 
 log = logging.getLogger("fedtrain.clients")
@@ -56,6 +57,8 @@ class Session:
         """
         self._channel = channel
         self._stub = LinkStub(channel)
+        self._download = make_download(channel)
+        self._upload = make_upload(channel)
         self._is_unwanted = is_unwanted
         self._stream: Cancellable | None = None
         self._moved = 0.0
@@ -118,10 +121,10 @@ class Session:
         request = wire.PollRequest(session=self.id, wait_seconds=0)
         self._call(self._stub.Poll, request)
 
-    def download(self, task: bytes, offset: int, *, seconds: float) -> Iterator[wire.Chunk]:
+    def download(self, task: bytes, offset: int, *, seconds: float) -> Iterator[Piece]:
         """Yield the chunks of a task's content from an offset on."""
         request = wire.DownloadRequest(session=self.id, task=task, offset=offset)
-        call = self._stub.Download(request, timeout=seconds)
+        call = self._download(request, timeout=seconds)
         with _Streaming(self, call):
             try:
                 for chunk in call:
@@ -134,9 +137,9 @@ class Session:
         """Return how much of a reply the coordinator has."""
         return self._call(self._stub.FindUpload, header, seconds=UPLOAD_SECONDS)
 
-    def upload(self, chunks: Iterator[wire.UploadChunk], *, seconds: float) -> wire.UploadReply:
+    def upload(self, chunks: Iterator[Piece], *, seconds: float) -> wire.UploadReply:
         """Send the chunks of a reply."""
-        call = self._stub.Upload.future(self._watch(chunks), timeout=seconds)
+        call = self._upload.future(self._watch(chunks), timeout=seconds)
         with _Streaming(self, call):
             return self._wait_for(call, self._is_unwanted)
 
@@ -162,7 +165,7 @@ class Session:
         if self._is_unwanted() or time.monotonic() - self._moved > STALL_SECONDS:
             stream.cancel()
 
-    def _watch(self, chunks: Iterator[wire.UploadChunk]) -> Iterator[wire.UploadChunk]:
+    def _watch(self, chunks: Iterator[Piece]) -> Iterator[Piece]:
         for chunk in chunks:
             self._moved = time.monotonic()
             yield chunk

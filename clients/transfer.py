@@ -21,6 +21,7 @@ from fedtrain.link import link_pb2 as wire
 from fedtrain.link.content import PartialFile, compute_content_digest, read_chunks
 from fedtrain.link.contract import INLINE_BYTES
 from fedtrain.link.faults import ContentError
+from fedtrain.link.pieces import Piece
 
 from .outbox import Stored
 from .session import Session
@@ -158,19 +159,15 @@ def _download(session: Session, task: wire.Task, path: Path, *, until: float, co
 
 def _make_chunks(
     header: wire.UploadHeader, file: BinaryIO, offset: int, *, count: Count
-) -> Iterator[wire.UploadChunk]:
+) -> Iterator[Piece]:
     """Yield a content's chunks from an offset on, at least one; the first has the header."""
-    first = wire.UploadChunk(header=header, offset=offset)
+    first: wire.UploadHeader | None = header
     for at, data in read_chunks(file, offset):
-        if first.HasField("header"):
-            first.data = data
-            yield first
-            first = wire.UploadChunk()
-        else:
-            yield wire.UploadChunk(offset=at, data=data)
+        yield Piece(at, data, first)
+        first = None
         count(len(data))
-    if first.HasField("header"):
-        yield first
+    if first is not None:
+        yield Piece(offset, b"", first)
 
 
 def _count_seconds(until: float) -> float:

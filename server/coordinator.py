@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from fedtrain.link import link_pb2, link_pb2_grpc
+from fedtrain.link.pieces import add_to_server
 from fedtrain.link.tls import check_server, make_server_credentials, make_server_options
 from fedtrain.membership.adoption import adopt_membership
 from fedtrain.membership.certificates import check_times
@@ -177,7 +178,7 @@ class Coordinator:
             describe=self.describe,
             is_closing=lambda: self._is_closing,
         )
-        link_pb2_grpc.add_LinkServicer_to_server(link, server)
+        add_to_server(link, server)
         link_pb2_grpc.add_ControlServicer_to_server(control, server)
         listen = choose_listen(self.settings)
         try:

@@ -19,6 +19,7 @@ import grpc
 from fedtrain.link import link_pb2, link_pb2_grpc
 from fedtrain.link.contract import CHUNK_BYTES, CONTRACT, INLINE_BYTES, check_version
 from fedtrain.link.faults import ContentError
+from fedtrain.link.pieces import Piece
 from fedtrain.link.status import answering
 from fedtrain.membership.records import SITE_ROLE, SignedMembership
 from fedtrain.secagg.codec import encode
@@ -134,9 +135,9 @@ class LinkService(link_pb2_grpc.LinkServicer):
             return reply
 
     @answering
-    def Download(  # noqa: N802
+    def Download(  # type: ignore[override]  # noqa: N802
         self, request: link_pb2.DownloadRequest, context: grpc.ServicerContext
-    ) -> Iterator[link_pb2.Chunk]:
+    ) -> Iterator[Piece]:
         """Send a task's content from an offset on."""
         with (
             self._in_session(context, request.session) as session,
@@ -146,7 +147,7 @@ class LinkService(link_pb2_grpc.LinkServicer):
             if task is None:
                 raise ContentError("the task is not asked any more; poll again")
             for offset, data in self._read(task.content, request.offset):
-                yield link_pb2.Chunk(offset=offset, data=data)
+                yield Piece(offset, data)
                 self._monitoring.count_down(len(data))
                 move()
 
@@ -163,12 +164,12 @@ class LinkService(link_pb2_grpc.LinkServicer):
                 return upload.finish()
 
     @answering
-    def Upload(  # noqa: N802
-        self, request_iterator: Iterator[link_pb2.UploadChunk], context: grpc.ServicerContext
+    def Upload(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: Iterator[Piece], context: grpc.ServicerContext
     ) -> link_pb2.UploadReply:
         """Take a reply's content from an offset on."""
         first = next(request_iterator, None)
-        if first is None or not first.HasField("header"):
+        if first is None or first.header is None:
             raise ContentError("an upload begins with its header")
         with (
             self._in_session(context, first.header.session) as session,
@@ -179,9 +180,9 @@ class LinkService(link_pb2_grpc.LinkServicer):
             if task is None:
                 return link_pb2.UploadReply(offset=header.size, complete=True)
             with self._uploads.begin(task, header.size, header.digest) as upload:
-                chunk: link_pb2.UploadChunk | None = first
+                chunk: Piece | None = first
                 while chunk is not None:
-                    if chunk.data:
+                    if len(chunk.data):
                         upload.append(chunk.offset, chunk.data)
                         self._monitoring.count_up(len(chunk.data))
                     move()

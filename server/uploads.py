@@ -13,6 +13,7 @@ from typing import Final
 from fedtrain.link import link_pb2
 from fedtrain.link.contract import CHUNK_BYTES
 from fedtrain.link.faults import ContentError, UnavailableError
+from fedtrain.link.parcel import Buffer
 
 from .outstanding import Outstanding
 from .spool import Spool, is_intact
@@ -77,7 +78,7 @@ class Upload:
         # Of what this call writes: enough where it writes all.
         self._hasher = hashlib.sha256() if self.offset == 0 else None
 
-    def append(self, offset: int, data: bytes) -> None:
+    def append(self, offset: int, data: Buffer) -> None:
         """Write a chunk.
 
         Raises:

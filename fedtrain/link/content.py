@@ -114,7 +114,7 @@ class PartialFile:
             os.ftruncate(self._descriptor, 0)
             self.offset = 0
 
-    def append(self, offset: int, data: bytes) -> None:
+    def append(self, offset: int, data: Buffer) -> None:
         """Write a chunk.
 
         Args:
@@ -142,7 +142,9 @@ class PartialFile:
             self.offset, view = self.offset + count, view[count:]
 
     def finish(self) -> None:
-        """Check that all of it is there and make it durable.
+        """Check that all of it is there.
+
+        It is not made durable: what a power cut takes is found out by its digest, and comes again.
 
         Raises:
             ContentError: Bytes are missing, or the digest does not hold; then the file is emptied,
@@ -157,7 +159,6 @@ class PartialFile:
             self.offset = self._hashed = 0
             self._hasher = hashlib.sha256()
             raise ContentError("the content is not what its digest says; it must be sent again")
-        os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close the file; what is there stays."""
