@@ -217,7 +217,7 @@ class Shards:
     def _arrange(
         self, site: int, preparation: Preparation
     ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64], list[int]]:
-        """Return a site's records, prepared and in the order of its splits, and the splits' ends."""
+        """Return a site's prepared records in the order of its splits, and the splits' ends."""
         rows = self._partition.get_indices(site)
         if self._config.privacy.covers_records:
             verify_public(preparation, self._config, self.public)

@@ -149,7 +149,11 @@ def test_file_that_is_too_long_begins_again(tmp_path):
         assert partial.offset == 0
 
 
-@pytest.mark.parametrize(("size", "digest"), [(-1, DIGEST), (1, b""), (1, DIGEST + b"x")])
+@pytest.mark.parametrize(
+    ("size", "digest"),
+    [(-1, DIGEST), (1, b""), (1, DIGEST + b"x")],
+    ids=["negative", "no digest", "long digest"],
+)
 def test_impossible_declaration_is_refused(tmp_path, size, digest):
     with pytest.raises(ContentError, match="digest"):
         PartialFile(tmp_path / "content", size=size, digest=digest)
