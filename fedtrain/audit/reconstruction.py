@@ -42,6 +42,9 @@ TRIALS: Final = 8
 QUICK_TRIALS: Final = 2
 # Beyond so many parameters a step takes so long that a quick audit takes fewer.
 _LARGE: Final = 100_000
+# What a guess is made of: means of a label do not get better with more.
+_KNOWN_SITES: Final = 10
+_KNOWN_RECORDS: Final = 200
 TITLES: Final[dict[Setting, str]] = {
     "raw": "Raw gradient",
     "dp": "Clipped and noised",
@@ -184,9 +187,9 @@ def _search(
 def _guess(victims: Victims, batch: Split, *, site: int) -> Floats:
     """Return the mean of other sites' records of each record's label, `(B, *shape)`."""
     others = [split for index, split in enumerate(victims.splits) if index != site]
-    others = others or [victims.splits[site]]
-    features = np.concatenate([split.features for split in others]).astype(np.float64)
-    labels = np.concatenate([split.labels for split in others])
+    others = others[:_KNOWN_SITES] or [victims.splits[site]]
+    features = np.concatenate([s.features[:_KNOWN_RECORDS] for s in others]).astype(np.float64)
+    labels = np.concatenate([s.labels[:_KNOWN_RECORDS] for s in others])
     means = []
     for label in batch.labels:
         own = features[labels == label]

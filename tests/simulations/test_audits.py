@@ -164,6 +164,25 @@ def test_method_writes_a_finding_and_its_pictures(digits_run, name):
         assert all((digits_run / "audit" / one).stat().st_size for one in finding.pictures)
 
 
+def bound_one_step(path, *, plant=None, seed=0):
+    context = AuditContext(
+        path, load_config(path / "config.toml"), seed, True, path / "audit", plant=plant
+    )
+    (finding,) = load_methods()["single-step"].run(context)
+    return finding.verdict
+
+
+@pytest.mark.parametrize("plant", ["noise/2", "noise/4"])
+def test_single_step_finds_planted_noise_through_the_real_step(digits_run, plant):
+    assert bound_one_step(digits_run, plant=plant) == "violated"
+
+
+@pytest.mark.slow
+def test_single_step_accuses_an_honest_run_no_more_often_than_it_may(digits_run):
+    verdicts = [bound_one_step(digits_run, seed=seed) for seed in range(50)]
+    assert verdicts.count("violated") <= 7  # at 5 %, eight or more once in 300 audits of 50
+
+
 @pytest.mark.slow
 def test_membership_of_digits_tells_what_privacy_hides(digits_run):
     config = load_config(digits_run / "config.toml")
