@@ -19,11 +19,12 @@ from torch.nn import functional
 from fedtrain.audit.findings import NO_PROOF, Figure, Finding, Unit, Verdict
 from fedtrain.audit.methods import AuditContext
 from fedtrain.audit.one_run import (
-    Guesses,
+    Coins,
+    Scores,
     bound_epsilon,
     bound_gaussian_epsilon,
     choose_guesses,
-    count_correct,
+    simulate_gaussian,
 )
 from fedtrain.audit.plants import Subject, find_plant, make_subject
 from fedtrain.audit.record_level import decide, describe_verdict, judge, make_claim
@@ -87,15 +88,9 @@ def audit_black_box(context: AuditContext) -> list[Finding]:
     scores = score_canaries(
         subject, model, join(records, take(canaries, included)), canaries=canaries, rounds=rounds
     )
-    made = (
-        claim.guesses
-        if claim
-        else choose_guesses(len(canaries), mu=_OPEN_MU, confidence=context.confidence)
-    )
-    guesses = Guesses(len(canaries), made, count_correct(scores, included, made=made))
     if claim is None:
-        return [_describe_open(context, guesses, rounds)]
-    figures = judge(guesses, claim, confidence=context.confidence)
+        return [_describe_open(context, scores, included)]
+    figures = judge(scores, included, claim, confidence=context.confidence)
     figures["cost_of_the_audit"] = (
         "to real records of the site, the epsilon claimed, again: a model was trained on them for"
         " the audit, of which only the number of right guesses is kept"
@@ -104,7 +99,7 @@ def audit_black_box(context: AuditContext) -> list[Finding]:
     sentence = describe_verdict(figures, verdict, confidence=context.confidence)
     return [
         _make_finding(
-            context, guesses, unit=claim.plan.unit, figures=figures, verdict=verdict, text=sentence
+            context, unit=claim.plan.unit, figures=figures, verdict=verdict, text=sentence
         )
     ]
 
@@ -225,9 +220,11 @@ def _compute_losses(model: nn.Module, records: Split) -> NDArray[np.float64]:
     return found
 
 
-def _describe_open(context: AuditContext, guesses: Guesses, rounds: int) -> Finding:
+def _describe_open(context: AuditContext, scores: Scores, included: Coins) -> Finding:
     """Return the finding where nothing is claimed of records."""
     delta, confidence = context.config.privacy.target_delta, context.confidence
+    plan = choose_guesses(*simulate_gaussian(_OPEN_MU), canaries=len(scores), confidence=confidence)
+    guesses = plan.guess(scores, included)
     bound = bound_gaussian_epsilon(guesses, delta=delta, confidence=confidence)
     figures: dict[str, Figure] = {
         "epsilon_lower_bound": bound,
@@ -238,21 +235,18 @@ def _describe_open(context: AuditContext, guesses: Guesses, rounds: int) -> Find
         "canaries": guesses.canaries,
         "guesses": guesses.made,
         "guesses_correct": guesses.correct,
-        "rounds": rounds,
+        "rounds": count_rounds(context.config, quick=context.quick),
     }
     text = (
         f"{guesses.correct} of {guesses.made} guesses of who was in the data were right; records"
         f" are not protected, and with {100 * confidence:g} % confidence epsilon is at least"
         f" {bound:.2f}. {NO_PROOF}"
     )
-    return _make_finding(
-        context, guesses, unit="record", figures=figures, verdict="informative", text=text
-    )
+    return _make_finding(context, unit="record", figures=figures, verdict="informative", text=text)
 
 
 def _make_finding(
     context: AuditContext,
-    guesses: Guesses,
     *,
     unit: Unit,
     figures: dict[str, Figure],
@@ -265,7 +259,7 @@ def _make_finding(
         threat_model="The attacker has the model that one site's training ended with and the"
         " canaries, and knows every other record.",
         unit=unit,
-        sample_size=guesses.canaries,
+        sample_size=int(figures["canaries"] or 0),
         confidence=context.confidence,
         seed=context.seed,
         figures=figures,

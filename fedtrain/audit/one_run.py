@@ -12,6 +12,7 @@ Legend: m canaries, c guesses, v right ones; r and h are probabilities that a ra
 guessed rightly or wrongly and that at least so many guesses of all are right.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,10 @@ from fedtrain.privacy.trade_off import Profile, compute_gaussian_delta
 MAX_EPSILON: Final = 64.0
 _MAX_MU: Final = 16.0
 _BISECTIONS: Final = 40
+# Shares of the canaries that may be guessed.
+SHARES: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+Scores = NDArray[np.float64]
+Coins = NDArray[np.bool_]
 # The least probability of a wrong guess that allows one of a right guess.
 LeastWrong = Callable[[float], float]
 
@@ -56,27 +61,55 @@ class Guesses:
             )
 
 
-def count_correct(scores: NDArray[np.float64], included: NDArray[np.bool_], *, made: int) -> int:
-    """Guess that the highest scores are in and the lowest out; count what is right.
+@dataclass(frozen=True)
+class GuessPlan:
+    """How many coins are guessed, and which way; fixed before any score is seen.
 
-    Args:
-        scores: `(m,)`, higher for canaries that seem to be in; not NaN.
-        included: `(m,)`, what the coins said.
-        made: c: half are guessed in (rounded up), half out.
+    Attributes:
+        highest: So many of the highest scores are guessed to be in.
+        lowest: So many of the lowest to be out.
 
-    Returns:
-        v. Ties are in the order of the canaries, which the coins know nothing of.
+    Raises:
+        ConfigError: A number is below 0, or both are 0.
     """
-    if not 1 <= made <= len(scores) or bool(np.isnan(scores).any()):
-        raise ConfigError(
-            f"{made} guesses of {len(scores)} canaries: give 1 to that many, and scores that are"
-            " numbers"
-        )
-    order = np.argsort(scores, kind="stable")
-    low, high = made // 2, made - made // 2
-    return int(np.count_nonzero(included[order[len(order) - high :]])) + int(
-        np.count_nonzero(~included[order[:low]])
-    )
+
+    highest: int
+    lowest: int
+
+    def __post_init__(self) -> None:
+        if min(self.highest, self.lowest) < 0 or self.made < 1:
+            raise ConfigError(
+                f"{self.highest} guesses in and {self.lowest} out: give at least one, none below 0"
+            )
+
+    @property
+    def made(self) -> int:
+        """C."""
+        return self.highest + self.lowest
+
+    def guess(self, scores: Scores, included: Coins) -> Guesses:
+        """Guess and look at what the coins said.
+
+        Args:
+            scores: `(m,)`, higher for canaries that seem to be in; not NaN.
+            included: `(m,)`, the coins.
+
+        Returns:
+            What became of the guesses. Ties are in the order of the canaries, which the coins
+            know nothing of.
+
+        Raises:
+            ConfigError: There are fewer canaries than guesses, or a score is NaN.
+        """
+        if self.made > len(scores) or bool(np.isnan(scores).any()):
+            raise ConfigError(
+                f"{self.made} guesses of {len(scores)} canaries: give no more than canaries, and"
+                " scores that are numbers"
+            )
+        order = np.argsort(scores, kind="stable")
+        right = np.count_nonzero(included[order[len(order) - self.highest :]])
+        right += np.count_nonzero(~included[order[: self.lowest]])
+        return Guesses(len(scores), self.made, int(right))
 
 
 def compute_p_value(guesses: Guesses, *, epsilon: float, delta: float) -> float:
@@ -237,38 +270,48 @@ def make_least_wrong(profile: Profile) -> LeastWrong:
     return compute
 
 
-def choose_guesses(canaries: int, *, mu: float, confidence: float) -> int:
-    """Return how many guesses give the largest bound against a Gaussian of that mu.
+def choose_guesses(
+    scores: Scores, included: Coins, *, canaries: int, confidence: float
+) -> GuessPlan:
+    """Return the plan that gives the largest bound, if scores are as in a simulation.
 
-    A function of public numbers alone, so that the count is registered before any score is seen.
+    A function of public numbers alone where the simulation is, so that it is registered before
+    any real score is seen.
 
     Args:
-        canaries: m, at least 2.
-        mu: Of the claim; above 0.
+        scores: `(n,)`, simulated.
+        included: `(n,)`, the simulation's coins.
+        canaries: m of the audit, at least 2.
         confidence: Of the bound.
 
     Returns:
-        The best of a few shares of m by the f-DP bound, if as many are right as expected.
+        The best by the f-DP bound of a few shares of m, all guessed in, or half of them out.
     """
-    counts = sorted({max(2, round(canaries * share)) for share in SHARES})
-    found = [
-        (bound_mu(_expect(canaries, count, mu), confidence=confidence), -count) for count in counts
-    ]
-    return -max(found)[1]
+    best, most = GuessPlan(1, 1), -1.0
+    for share in SHARES:
+        made = max(2, round(canaries * share))
+        for highest in (made, made - made // 2):
+            plan = GuessPlan(highest, made - highest)
+            expected = _expect(plan, scores, included, canaries=canaries)
+            found = bound_mu(expected, confidence=confidence)
+            if found > most:
+                best, most = plan, found
+    return best
 
 
-SHARES: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+def simulate_gaussian(mu: float, *, count: int = 20_000) -> tuple[Scores, Coins]:
+    """Return simulated scores and coins of a Gaussian: N(0, 1), of those in N(mu, 1)."""
+    generator = np.random.default_rng(0)
+    included = generator.random(count) < 0.5
+    return generator.normal(size=count) + mu * included, included
 
 
-def _expect(canaries: int, made: int, mu: float) -> Guesses:
-    """Return the guesses as they are expected: the scores are N(0, 1), of those in N(mu, 1)."""
-    low, high = -10.0, mu + 10.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        guessed_in = (ndtr(mu - middle) + ndtr(-middle)) / 2
-        low, high = (middle, high) if guessed_in > made / canaries / 2 else (low, middle)
-    share = float(ndtr(mu - low) / (ndtr(mu - low) + ndtr(-low)))
-    return Guesses(canaries, made, int(share * made))
+def _expect(plan: GuessPlan, scores: Scores, included: Coins, *, canaries: int) -> Guesses:
+    """Return the guesses of an audit as they are expected by a simulation of another size."""
+    ratio = len(scores) / canaries
+    highest, lowest = (math.ceil(part * ratio) for part in (plan.highest, plan.lowest))
+    simulated = GuessPlan(min(highest, len(scores) - lowest), lowest).guess(scores, included)
+    return Guesses(canaries, plan.made, int(simulated.correct / simulated.made * plan.made))
 
 
 def _compute_gaussian_wrong(right: float, mu: float) -> float:

@@ -5,25 +5,27 @@ the bounds of epsilon are printed beside it.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from fedtrain.audit.findings import NO_PROOF, Figure, Finding, Unit, Verdict
 from fedtrain.audit.methods import AuditContext
 from fedtrain.audit.one_run import (
-    Guesses,
+    Coins,
+    GuessPlan,
+    Scores,
     bound_epsilon,
     bound_gaussian_epsilon,
     choose_guesses,
     compute_claim_p_value,
-    count_correct,
 )
 from fedtrain.audit.plants import find_plant, make_subject
-from fedtrain.audit.sentinels import draw_coins, score_rows, watch_steps
+from fedtrain.audit.sentinels import draw_coins, score_rows, simulate_scores, watch_steps
 from fedtrain.audit.site_data import open_site_data
 from fedtrain.config import Config
 from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
-from fedtrain.privacy.trade_off import Profile, compute_profile, find_mu
+from fedtrain.privacy.trade_off import Profile, compute_profile
 
 METHOD: Final = "sentinels"
 MAX_STEPS: Final = 500
@@ -45,14 +47,17 @@ class Claim:
         cost: At the config's delta, by `add_remove`, whatever the config's relation is: a canary
             is in the data or not.
         profile: The same at many deltas.
-        guesses: How many coins are to be guessed, fixed by the claim and the number of canaries.
+        for_bound: The guesses that the bounds of epsilon are made of: those that give the largest
+            if all is as claimed.
+        for_verdict: Those that the verdict is made of: as for half the claimed noise.
     """
 
     plan: RecordPlan
     steps: int
     cost: PrivacyCost
     profile: Profile
-    guesses: int
+    for_bound: GuessPlan
+    for_verdict: GuessPlan
 
 
 def make_claim(config: Config, *, steps: int, canaries: int, confidence: float) -> Claim | None:
@@ -68,11 +73,24 @@ def make_claim(config: Config, *, steps: int, canaries: int, confidence: float) 
     if plan is None or not plan.noise_multiplier:
         return None
     steps = min(steps, plan.steps * config.federation.rounds)
+    return _make_claim(plan, steps, config.privacy.target_delta, canaries, confidence)
+
+
+@lru_cache(maxsize=16)
+def _make_claim(
+    plan: RecordPlan, steps: int, delta: float, canaries: int, confidence: float
+) -> Claim:
     event = replace(plan.to_event(1), steps=steps)
-    cost = compute_cost([event], delta=config.privacy.target_delta, unit=plan.unit)
-    mu = min(8.0, find_mu(cost.epsilon, cost.delta))
-    guesses = choose_guesses(canaries, mu=mu, confidence=confidence)
-    return Claim(plan, steps, cost, compute_profile([event]), guesses)
+    cost = compute_cost([event], delta=delta, unit=plan.unit)
+    for_bound, for_verdict = (
+        choose_guesses(
+            *simulate_scores(plan, steps, noise_divisor=divisor),
+            canaries=canaries,
+            confidence=confidence,
+        )
+        for divisor in (1.0, 2.0)
+    )
+    return Claim(plan, steps, cost, compute_profile([event]), for_bound, for_verdict)
 
 
 def audit_sentinels(context: AuditContext) -> list[Finding]:
@@ -100,24 +118,34 @@ def audit_sentinels(context: AuditContext) -> list[Finding]:
         subject, site.build_model(), site.take_few(), included=included, steps=claim.steps
     )
     scores = score_rows(observed.rows, claim.plan)
-    correct = count_correct(scores, included, made=claim.guesses)
-    return [_describe(context, claim, Guesses(canaries, claim.guesses, correct))]
+    figures = judge(scores, included, claim, confidence=context.confidence)
+    return [_describe(context, claim, figures)]
 
 
-def judge(guesses: Guesses, claim: Claim, *, confidence: float) -> dict[str, Figure]:
-    """Return the figures of guesses against a claim."""
+def judge(scores: Scores, included: Coins, claim: Claim, *, confidence: float) -> dict[str, Figure]:
+    """Return the figures of scores against a claim.
+
+    Args:
+        scores: `(m,)`, higher for canaries that seem to be in.
+        included: `(m,)`, the coins.
+        claim: With the guesses that were registered.
+        confidence: Of each bound, and of the verdict.
+    """
+    bound, verdict = (plan.guess(scores, included) for plan in (claim.for_bound, claim.for_verdict))
     delta = claim.cost.delta
     return {
-        "epsilon_lower_bound": bound_gaussian_epsilon(guesses, delta=delta, confidence=confidence),
-        "epsilon_lower_bound_steinke": bound_epsilon(guesses, delta=delta, confidence=confidence),
+        "epsilon_lower_bound": bound_gaussian_epsilon(bound, delta=delta, confidence=confidence),
+        "epsilon_lower_bound_steinke": bound_epsilon(bound, delta=delta, confidence=confidence),
         "epsilon_claimed": claim.cost.epsilon,
         "delta": delta,
         "neighbouring_relation": claim.cost.neighbouring_relation,
         "accountant": claim.cost.accountant,
-        "p_value": compute_claim_p_value(guesses, claim.profile),
-        "canaries": guesses.canaries,
-        "guesses": guesses.made,
-        "guesses_correct": guesses.correct,
+        "p_value": compute_claim_p_value(verdict, claim.profile),
+        "canaries": bound.canaries,
+        "guesses": verdict.made,
+        "guesses_correct": verdict.correct,
+        "guesses_for_bound": bound.made,
+        "guesses_for_bound_correct": bound.correct,
         "steps": claim.steps,
     }
 
@@ -130,7 +158,8 @@ def decide(figures: dict[str, Figure], *, confidence: float) -> Verdict:
 
 def describe_verdict(figures: dict[str, Figure], verdict: Verdict, *, confidence: float) -> str:
     """Say in plain words what the guesses came to."""
-    right = f"{figures['guesses_correct']} of {figures['guesses']} guesses"
+    name = "guesses" if verdict == "violated" else "guesses_for_bound"
+    right = f"{figures[f'{name}_correct']} of {figures[name]} guesses"
     bound, claimed = figures["epsilon_lower_bound"], figures["epsilon_claimed"]
     sure = f"{100 * confidence:g} %"
     if verdict == "violated":
@@ -145,20 +174,20 @@ def describe_verdict(figures: dict[str, Figure], verdict: Verdict, *, confidence
     )
 
 
-def _describe(context: AuditContext, claim: Claim, guesses: Guesses) -> Finding:
-    figures = judge(guesses, claim, confidence=context.confidence)
+def _describe(context: AuditContext, claim: Claim, figures: dict[str, Figure]) -> Finding:
     verdict = decide(figures, confidence=context.confidence)
     figures["cost_of_the_audit"] = (
         "none to real records: the scores are of rows that no real record touches; to each canary,"
         " which is made up, the epsilon claimed"
     )
     unit: Unit = claim.plan.unit
+    canaries = int(figures["canaries"] or 0)
     return Finding(
         method=METHOD,
         title="Empirical epsilon in one run, by sentinels through the real step",
         threat_model=THREAT_MODEL,
         unit=unit,
-        sample_size=guesses.canaries,
+        sample_size=canaries,
         confidence=context.confidence,
         seed=context.seed,
         figures=figures,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedtrain.audit.one_run import Coins, Scores
 from fedtrain.audit.plants import Subject
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
@@ -29,6 +30,7 @@ from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate, Poisso
 
 # A sentinel's gradient before clipping, in clips.
 PULL: Final = 1e4
+SIMULATED: Final = 30_000
 _TABLE: Final = "table.weight"
 
 
@@ -171,6 +173,30 @@ def score_rows(rows: NDArray[np.float32], plan: RecordPlan) -> NDArray[np.float6
     stay = math.log1p(-rate) if rate < 1 else -math.inf
     scores: NDArray[np.float64] = np.logaddexp(stay, math.log(rate) + odds).sum(axis=0)
     return scores
+
+
+def simulate_scores(
+    plan: RecordPlan, steps: int, *, noise_divisor: float = 1.0
+) -> tuple[Scores, Coins]:
+    """Return scores and coins as a plan's steps would give them; nothing is trained.
+
+    Args:
+        plan: The claim.
+        steps: T.
+        noise_divisor: So many times too little noise is added, which the score knows nothing of.
+
+    Returns:
+        `(SIMULATED,)` each, the same for equal plans.
+    """
+    generator = np.random.default_rng(0)
+    included = generator.random(SIMULATED) < 0.5
+    scores = np.zeros(SIMULATED)
+    for _ in range(steps):
+        present = included & (generator.random(SIMULATED) < plan.sample_rate)
+        noise = generator.standard_normal(SIMULATED, dtype=np.float32)
+        rows = present + noise * np.float32(plan.noise_multiplier / noise_divisor)
+        scores += score_rows(rows[None], plan)
+    return scores, included
 
 
 def make_model(

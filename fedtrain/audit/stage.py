@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from fedtrain.audit.evidence import Evidence
+from fedtrain.audit.files import check_config
 from fedtrain.audit.findings import FOLDER, Finding, save_finding
 from fedtrain.audit.methods import AuditContext, Method, load_methods
 from fedtrain.config import Config, compute_digest, load_config
@@ -53,6 +55,7 @@ def open_context(
     Raises:
         ConfigError: An override changes the run.
         RunDirectoryError: There is no run.
+        AuditError: The config is not the one that the run was begun with.
     """
     config = _load_config(run, overrides)
     section = config.audit
@@ -111,7 +114,9 @@ def _load_config(run: Path, overrides: Sequence[str]) -> Config:
     path = run / "config.toml"
     if not path.exists():
         raise RunDirectoryError(f"{run} is no run directory: it has no config.toml")
-    config = load_config(path)
+    evidence = Evidence(run)
+    check_config(evidence)
+    config = evidence.config
     changed = resolve(load_config(path, overrides)) if overrides else config
     if compute_digest(changed) != compute_digest(config):
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -15,6 +15,7 @@ from fedtrain.audit.confidence import (
 from fedtrain.errors import ConfigError
 
 
+@settings(deadline=None)
 @given(trials=st.integers(1, 60), p=st.floats(0.001, 0.999), confidence=st.floats(0.5, 0.999))
 def test_lower_bound_exceeds_the_probability_as_rarely_as_promised(trials, p, confidence):
     outcomes = np.arange(trials + 1)
