@@ -132,6 +132,7 @@ class Serving:
     def _reply(self, task: wire.Task, until: float) -> wire.Reply:
         stored = self._outbox.find(task.id)
         if stored is None:
+            self._work.begin()
             try:
                 stored = self._outbox.put(task.id, self._answer(task, until))
             except (SiteError, ContentError) as error:  # the disk is full, or the content is wrong

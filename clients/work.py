@@ -8,7 +8,7 @@ from typing import Final
 
 from flwr.app import ConfigRecord, Context, Message
 
-from fedtrain.errors import FedtrainError
+from fedtrain.errors import FedtrainError, PeerError
 from fedtrain.link.parcel import pack, unpack
 from fedtrain.protocol import CONFIG, INTERNAL_ERROR, RUN_ID, SERVER_ROUND, describe_publicly
 
@@ -47,6 +47,11 @@ class Work:
         self._stop = stop
         self._board = board
         self._is_budget_old = True
+        self._kind = _UNKNOWN
+
+    def begin(self) -> None:
+        """Forget the task before: what goes wrong from now on is of another."""
+        self._kind = _UNKNOWN
 
     def answer(self, task: bytes, data: memoryview) -> list[memoryview]:
         """Return the reply to a task, packed.
@@ -62,10 +67,10 @@ class Work:
             * Whatever the content is and whatever the app raises, there is an answer, and of an
               exception nothing but its public code and text is in it.
         """
-        kind, self._is_budget_old = _UNKNOWN, True
+        self._is_budget_old = True
         try:
             parcel = unpack(data)
-            kind = parcel.message_type
+            self._kind = parcel.message_type
             set_identity()
             message = make_message(parcel, task)
             self._show(message)
@@ -77,11 +82,11 @@ class Work:
         except FedtrainError as error:
             log.warning("task_unusable kind=%s message=%s", error.code, error)
             self._board.report(str(error))
-            return self._refuse(kind, *describe_publicly(error))
+            return self._refuse(*describe_publicly(error))
         except Exception as error:
             log.exception("task_failed")
             self._board.report(f"unexpected {type(error).__name__}; see the log")
-            return self._refuse(kind, *INTERNAL_ERROR)
+            return self._refuse(*INTERNAL_ERROR)
 
     def show_budget(self) -> None:
         """Show what is left of the lifetime budget, if a task may have changed it."""
@@ -97,14 +102,12 @@ class Work:
 
     def refuse(self, error: Exception) -> list[memoryview]:
         """Return the public words for what went wrong outside of the app, packed."""
-        code, reason = INTERNAL_ERROR
-        if isinstance(error, FedtrainError):
-            code, reason = describe_publicly(error)
-        return self._refuse(_UNKNOWN, code, reason)
+        is_theirs = isinstance(error, PeerError)
+        return self._refuse(*(describe_publicly(error) if is_theirs else INTERNAL_ERROR))
 
-    def _refuse(self, kind: str, code: int, reason: str) -> list[memoryview]:
+    def _refuse(self, code: int, reason: str) -> list[memoryview]:
         self._board.count(tasks=1, errors=1)
-        return pack(make_error_parcel(kind, code, reason))
+        return pack(make_error_parcel(self._kind, code, reason))
 
     def _show(self, message: Message) -> None:
         record, kind = message.content.get(CONFIG), shorten(message.metadata.message_type)

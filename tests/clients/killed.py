@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from fedtrain.link.suites import restrict_suites
@@ -51,6 +52,14 @@ class Drawing(App):
         return reply
 
 
+class Sleeping(App):
+    """Is at its task for a long time."""
+
+    def __call__(self, message, context):
+        time.sleep(120)
+        raise AssertionError
+
+
 # What is done at each point of a task, in order.
 POINTS = {
     "hello": (Session, "hello", die_at_call(1)),
@@ -68,7 +77,10 @@ POINTS = {
 KEPT = ("kept", "sending", "sent", "acknowledged")
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        owner, name, decorate = POINTS[sys.argv[2]]
+    point = sys.argv[2] if len(sys.argv) > 2 else ""
+    if point in POINTS:
+        owner, name, decorate = POINTS[point]
         setattr(owner, name, decorate(getattr(owner, name)))
-    Running(Path(sys.argv[1]), Drawing())._run()
+    agent = Running(Path(sys.argv[1]), Sleeping() if point == "sleeping" else Drawing())
+    with agent.stop.listening():
+        agent._run()

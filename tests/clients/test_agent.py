@@ -9,9 +9,13 @@ from clients.control import Wish, write_wish
 from clients.outbox import Outbox
 from fedtrain.errors import FedtrainError, SiteError
 from fedtrain.link.faults import ContractError, RefusedError, RevokedError
-from fedtrain.membership.federation import revoke
+from fedtrain.membership.federation import approve, revoke
+from fedtrain.membership.kits import install_kit
+from fedtrain.membership.records import COORDINATOR, SITE_ROLE
+from fedtrain.membership.requests import create_request
 from tests.clients.agents import App, make_task, running
 from tests.clients.coordinator import Coordinator, make_site
+from tests.membership.members import full_disk
 
 LARGE = 300_000  # numbers of a model that does not fit into a poll
 
@@ -221,6 +225,46 @@ def test_task_beyond_the_largest_content_is_answered_by_a_public_code(site, coor
         reply = coordinator.get_reply(coordinator.ask(make_task(LARGE)))
     assert reply.error[0] == 104
     assert coordinator.downloaded == 0
+
+
+def test_full_disk_costs_one_answer_and_heals(site, coordinator):
+    with running(site) as agent:
+        with full_disk(2**20):
+            reply = coordinator.get_reply(coordinator.ask(make_task(LARGE)))
+            assert reply.error[0] == 199
+            assert "free space" in agent.status.last_error
+        reply = coordinator.get_reply(coordinator.ask(make_task(LARGE + 1)))
+        assert reply.error is None
+
+
+def test_full_disk_does_not_lose_the_session(site, deployment):
+    coordinator = Coordinator(deployment)
+    with running(site) as agent:
+        coordinator.wait(lambda: agent.status.missing)
+        with full_disk(8), coordinator.serving():
+            coordinator.wait(lambda: "cannot be written" in agent.status.missing)
+        with coordinator.serving():
+            coordinator.get_reply(coordinator.ask(make_task()))
+
+
+def test_coordinator_with_a_renewed_key_is_found_by_a_newer_membership(site, deployment):
+    version, folder = deployment.membership.membership.version, deployment.coordinator
+    coordinator = Coordinator(deployment)
+    request = create_request(folder, "center", COORDINATOR, deployment.address)
+    install_kit(folder, approve(deployment.root, request))
+    with coordinator.serving(), running(site) as agent:
+        coordinator.get_reply(coordinator.ask(make_task()))
+    assert agent.status.membership_version == version + 1
+
+
+def test_site_with_a_renewed_key_waits_for_its_kit(site, deployment, coordinator):
+    with running(site) as agent:
+        coordinator.wait(lambda: coordinator.polls)
+        kit = approve(deployment.root, create_request(site, "berlin", SITE_ROLE))
+        coordinator.wait(lambda: agent.status.missing)
+        install_kit(site, kit)
+        coordinator.get_reply(coordinator.ask(make_task()))
+    assert agent.error is None
 
 
 def test_clock_that_differs_is_in_the_status(site, coordinator):

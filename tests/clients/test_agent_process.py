@@ -70,7 +70,7 @@ def test_agent_answers_is_paused_and_leaves(site, coordinator):
         coordinator.wait(lambda: load_status(site / "agent" / "status.json").state == "paused")
         assert json.loads(call("status", site, "--json").stdout)["running"]
         assert call("leave", site).returncode == 0
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert coordinator.left == 1
 
 
@@ -78,7 +78,7 @@ def test_signal_ends_the_agent_in_good_order(site, coordinator):
     with start(site) as process:
         coordinator.wait(lambda: coordinator.polls, 60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert coordinator.left == 1
     assert call("status", site, "--quiet").returncode == 1
 
