@@ -10,8 +10,10 @@ With `marks`, a child kills itself once at each place of its work that no proces
 that file, see `killing.py`.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import traceback
@@ -98,11 +100,22 @@ def start(order: dict) -> int:
         os._exit(code)
 
 
+def load_all() -> None:
+    """Import what a process imports only when it needs it: dp-accounting, opacus, polars, scipy."""
+    for package in ("server", "clients", "data", "ledger", "models", "privacy", "training"):
+        module = importlib.import_module(f"fedtrain.{package}")
+        for found in pkgutil.iter_modules(module.__path__):
+            importlib.import_module(f"fedtrain.{package}.{found.name}")
+    for name in ("dp_accounting", "dp_accounting.pld", "dp_accounting.rdp", "polars", "opacus"):
+        importlib.import_module(name)
+
+
 def main() -> None:
     """Take orders until the input ends."""
     import torch
 
     torch.set_num_threads(1)
+    load_all()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -115,3 +128,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # nothing is to be wound up that only its children used

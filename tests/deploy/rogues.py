@@ -17,6 +17,8 @@ def corrupt(work: type, how: str) -> type:
         def answer(self, task: bytes, data: memoryview) -> list[memoryview]:
             honest = b"".join(super().answer(task, data))
             parcel = unpack(memoryview(bytearray(honest)))
+            if not parcel.message_type.startswith("train"):
+                return [memoryview(honest)]
             self.earlier.append(honest)
             return change(parcel, self.earlier)
 

@@ -101,10 +101,10 @@ def test_partition_of_60_s_costs_no_round(far, wire):
 
 @pytest.mark.slow
 def test_partition_longer_than_a_round_ends_the_run_and_it_is_resumed(far, wire):
-    run = submit(far, wire, "federation.rounds=40", "federation.round_timeout=3")
+    run = submit(far, wire, "federation.rounds=40", "federation.round_timeout=10")
     wait_until(lambda: far.read_state(run)["round"] >= 1, what="the first round")
     wire.order("cut")
-    far.wait_for_run(run, "failed", seconds=60)
+    far.wait_for_run(run, "failed", seconds=120)
     assert "rounds in a row changed nothing" in far.read_state(run)["reason"]
     done = far.read_state(run)["round"]
     wire.order("join")

@@ -6,9 +6,9 @@ from safetensors.numpy import load
 
 from tests.deploy.deployed import SCENARIO, SITES, Deployed
 
+PRIVATE = SCENARIO.replace('mode = "protocol"', 'mode = "off"')
 PLAIN = (
-    SCENARIO.replace('mode = "protocol"', 'mode = "off"')
-    .replace('unit = "record"\nnoise_multiplier = 2.0', 'unit = "none"')
+    PRIVATE.replace('unit = "record"\nnoise_multiplier = 2.0', 'unit = "none"')
     .replace('sampling = "poisson"\nsample_rate = 0.5\n', "")
     .replace("expected_batch_size = 30", "batch_size = 30")
 )
@@ -61,7 +61,7 @@ def test_plain_update_that_is_none_is_left_out(deployed, train, rogue):
 
 @pytest.mark.slow
 def test_plain_update_of_another_round_is_left_out(deployed, train):
-    run, survivors, _ = train(PLAIN, "replay")
+    run, survivors, _ = train(PRIVATE, "replay")
     assert survivors == [3, 2, 2]
     assert_finite(deployed, run)
 
