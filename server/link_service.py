@@ -7,6 +7,7 @@ who its certificate says; a task that is not its own does not exist for it.
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -229,13 +230,22 @@ class LinkService(link_pb2_grpc.LinkServicer):
         def is_over() -> bool:
             return session.is_over or self._is_closing() or not context.is_active()
 
+        is_waiting = threading.Event()
+
+        def wake() -> None:  # in gRPC's own thread: at an end that nobody waits for, not at all
+            if is_waiting.is_set():
+                self._outstanding.wake(site)
+
         seconds = min(request.wait_seconds, self._settings.poll_seconds)
-        if seconds:
-            # Where the connection is cut, the call is woken and ends.
-            context.add_callback(lambda: self._outstanding.wake(site))
-        return self._outstanding.wait_for_task(
-            site, seconds, is_over=is_over, takes_tasks=not request.paused
-        )
+        if seconds:  # where the connection is cut, the call is woken and ends
+            is_waiting.set()
+            context.add_callback(wake)
+        try:
+            return self._outstanding.wait_for_task(
+                site, seconds, is_over=is_over, takes_tasks=not request.paused
+            )
+        finally:
+            is_waiting.clear()
 
     def _take_reply(self, site: str, reply: link_pb2.Reply) -> None:
         """Keep a small reply; one that was uploaded is kept already."""
