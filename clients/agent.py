@@ -71,14 +71,14 @@ class AgentParts:
 
 
 class StorageError(SiteError):
-    """This site's disk is full, or cannot be written now: what heals."""
+    """This site's folder cannot be written or read as it is now: what heals."""
 
     code = "storage"
 
 
 @contextmanager
-def _waiting_for_room() -> Iterator[None]:
-    """Turn what a full disk raises into what is tried again."""
+def _waiting_for_disk() -> Iterator[None]:
+    """Turn what a full disk, or a file that is being replaced, raises into what is tried again."""
     try:
         yield
     except SiteError as error:
@@ -211,7 +211,8 @@ class Agent:
         Raises:
             SiteError: It is no member any more.
         """
-        member = load_member(self._site.path)
+        with _waiting_for_disk():  # or for a kit that is being installed
+            member = load_member(self._site.path)
         if member.entry is None:
             membership = member.signed.membership
             raise SiteError(
@@ -230,7 +231,7 @@ class Agent:
         hello = session.hello(
             site.version, last_session=site.folder.load_session(), membership_version=own
         )
-        with _waiting_for_room():
+        with _waiting_for_disk():
             site.folder.save_session(hello.session)
         if abs(session.clock_skew_ms) > LARGEST_SKEW_MS:
             log.warning("clocks_differ seconds=%d", session.clock_skew_ms // 1000)
@@ -261,7 +262,7 @@ class Agent:
         signed = verify_membership(session.fetch_membership(), pinned.root_public_key)
         if signed.membership.version <= pinned.signed.membership.version:
             return
-        with _waiting_for_room():
+        with _waiting_for_disk():
             membership = adopt_membership(path, signed)
         log.info("membership_adopted version=%d", membership.version)
         self._site.board.update(membership_version=membership.version)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.outbox import Outbox
@@ -45,6 +45,7 @@ def test_reply_whose_bytes_a_power_cut_took_is_never_sent(tmp_path):
     assert outbox.find(TASK) is None
 
 
+@settings(deadline=None)  # it waits for a disk
 @given(position=st.integers(0, 99), change=st.integers(1, 255))
 def test_damaged_reply_is_never_sent(tmp_path_factory, position, change):
     outbox = Outbox(tmp_path_factory.mktemp("outbox"))
