@@ -43,7 +43,7 @@ from fedtrain.report.spending import build_spending
 from fedtrain.report.standards import build_standards
 from fedtrain.report.statement import build_statement
 from fedtrain.report.sums import build_sums
-from fedtrain.report.verdict import build_verdict, find_strongest, get_bound
+from fedtrain.report.verdict import build_verdict, describe_bound, find_strongest
 from fedtrain.seal import is_added, list_files
 
 NO_AUDIT: Final = (
@@ -259,11 +259,7 @@ def _describe_audit(audit: AuditPart, guarantees: tuple[Guarantee, ...]) -> str:
     strongest = find_strongest(audit)
     if strongest is None or not guarantees or guarantees[0].epsilon is None:
         return f"{titles}. {BELOW}"
-    low = get_bound(strongest) or 0.0
-    return (
-        f"{titles}. The strongest lower bound is {low:.2f}, against a claim of"
-        f" {guarantees[0].epsilon:.2f}. {BELOW}"
-    )
+    return f"{titles}. The strongest shows {describe_bound(strongest)}. {BELOW}"
 
 
 def _describe_signed(signed: tuple[Signed, ...]) -> str:

@@ -103,6 +103,14 @@ def key_figures(figures: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
+def value_list(values: Iterable[tuple[str, str]]) -> str:
+    """Return names with short values, in two columns where there is room."""
+    items = "".join(
+        f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>" for name, value in values
+    )
+    return f'<dl class="values">{items}</dl>' if items else ""
+
+
 def figure(picture: str, caption: str) -> str:
     """Return a picture, markup of ours, with its caption."""
     return f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>"

@@ -25,7 +25,7 @@ from fedtrain.report.page_evidence import (
 from fedtrain.report.page_guarantee import write_guarantee, write_meaning, write_spending
 from fedtrain.report.standards import SECTIONS
 from fedtrain.report.tables import NOTHING, format_epsilon, format_time, label_metric
-from fedtrain.report.verdict import find_strongest, get_bound
+from fedtrain.report.verdict import find_strongest, get_bound, get_claim
 
 Pictures = Mapping[str, bytes]
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -114,8 +114,9 @@ def _list_figures(report: Report) -> list[tuple[str, str, str]]:
         found.append(("Best attack finds", number, f"at most, accusing {rate} wrongly"))
     strongest = find_strongest(report.audit)
     if strongest is not None:
-        low = get_bound(strongest) or 0.0
-        found.append(("An attack shows epsilon of", f"{low:.2f}", f"at least: {strongest.title}"))
+        low, claim = get_bound(strongest) or 0.0, get_claim(strongest)
+        of = "" if claim is None else f"; claimed for what it attacks: at most {claim:.2f}"
+        found.append(("Best attack tried shows", f"{low:.2f}", f"epsilon, at least{of}"))
     elif not report.audit.findings:
         found.append(("Attacks tried", "none", "the software is taken at its word"))
     for key, value in list(report.utility.scores.items())[:1]:

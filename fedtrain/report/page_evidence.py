@@ -6,20 +6,20 @@ from typing import Final
 
 from fedtrain.report import elements as e
 from fedtrain.report.document import FindingPart, Report, SignedReport, SumRound
-from fedtrain.report.pictures import Bar, draw_bars, draw_bounds
+from fedtrain.report.pictures import Bar, Bound, draw_bars, draw_bounds
 from fedtrain.report.spending import write_ranges
 from fedtrain.report.standards import SECTIONS
 from fedtrain.report.tables import NOTHING, label_metric, thin
-from fedtrain.report.verdict import get_bound
+from fedtrain.report.verdict import get_bound, get_claim
 
 MOST_ROUNDS: Final = 24
 MOST_SITES: Final = 30
 MOST_KEY: Final = 16
 VERDICTS: Final = {
-    "holds": "✓ nothing contradicts the claim",
-    "violated": "✗ the claim is contradicted",
-    "inconclusive": "? could not tell",
-    "informative": "i for information",
+    "holds": "✓ holds",
+    "violated": "✗ contradicted",
+    "inconclusive": "? unclear",
+    "informative": "· no claim",
 }
 SUMMED: Final = "sum"
 PURPOSES: Final = {"train": "training", "evaluate": "testing"}
@@ -49,13 +49,17 @@ def write_audit(report: Report, pictures: Mapping[str, bytes]) -> list[str]:
     parts = [e.paragraph(text) for text in report.audit.sentences]
     if not findings:
         return parts
-    claimed = next((one.epsilon for one in report.guarantees if one.epsilon is not None), None)
     bounds = [
-        Bar(one.title, low, f"{low:.2f}") for one in findings if (low := get_bound(one)) is not None
+        Bound(one.title, low, get_claim(one))
+        for one in findings
+        if (low := get_bound(one)) is not None
     ]
-    if claimed is not None and bounds:
-        caption = "Lower bounds of epsilon that attacks show, beside the claim (dashed)."
-        parts.append(e.figure(draw_bounds(bounds, claimed=claimed), caption))
+    if bounds:
+        caption = (
+            "What attacks show: epsilon is at least the dot. The upright stroke is what is claimed"
+            " of what was attacked, at most; a dot right of its stroke would be a contradiction."
+        )
+        parts.append(e.figure(draw_bounds(bounds), caption))
     headers = ("Method", "Result", "Unit", "Sample", "Confidence", "Seed")
     rows = [
         (
@@ -81,7 +85,7 @@ def write_utility(report: Report) -> list[str]:
     trees |= {one.site: one.scores for one in shown}
     keys = list(dict.fromkeys(key for scores in trees.values() for key in scores))
     if keys:
-        headers = ("", *(_label(key.removeprefix("test_")) for key in keys))
+        headers = ("Where", *(_label(key.removeprefix("test_")) for key in keys))
         rows = [(name, *(_format_score(tree, key) for key in keys)) for name, tree in trees.items()]
         caption = "The final model on records held out at the sites"
         parts.append(e.table(headers, rows, caption=caption, figures=range(1, len(headers))))
@@ -178,22 +182,20 @@ def write_standards(report: Report) -> list[str]:
 
 
 def _write_finding(one: FindingPart, pictures: Mapping[str, bytes]) -> str:
-    rows = [(name.replace("_", " "), _format(value)) for name, value in one.figures.items()]
+    values = [(name.replace("_", " "), _format(value)) for name, value in one.figures.items()]
     images = "".join(
         f"<figure>{markup}</figure>"
         for name in one.pictures
         if name in pictures
         and (markup := e.image(name, pictures[name], text=f"Picture of the result: {one.title}"))
     )
-    figures = (
-        e.table(("Figure", "Value"), rows, caption=f"Figures of: {one.title}", figures=(1,))
-        if rows
-        else ""
+    told = (
+        e.heading(one.title),
+        e.paragraph(one.sentence, kind="says"),
+        e.paragraph(f"What the attacker sees: {one.threat_model}"),
+        e.value_list(values),
     )
-    return (
-        f'<div class="finding">{e.heading(one.title)}{e.paragraph(one.sentence, kind="says")}'
-        f"{e.paragraph(f'What the attacker sees: {one.threat_model}')}{figures}{images}</div>"
-    )
+    return f'<div class="finding">{"".join(told)}{images}</div>'
 
 
 def _group_sums(rounds: Sequence[SumRound], *, signs: bool) -> list[tuple[str, ...]]:

@@ -54,7 +54,7 @@ def write_guarantee(report: Report) -> list[str]:
     ]
     columns = [_list_numbers(one) for one in report.guarantees]
     numbers = e.table(
-        ("", *(name[:1].upper() + name[1:] for name in named)),
+        ("Figure", *(name[:1].upper() + name[1:] for name in named)),
         [(name, *(column[name] for column in columns)) for name in columns[0]],
         caption="The guarantee in numbers; each epsilon is rounded up",
         figures=range(1, len(columns) + 1),

@@ -15,7 +15,8 @@ from fedtrain.report.figures import format_percent, format_rate
 
 WIDTH: Final = 420
 ROW: Final = 34
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 14, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 26, 14, 44
+LONG_LABEL: Final = 50
 _LABEL_WIDTH: Final = 22  # characters of a label that fit beside a bar
 _TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -27,6 +28,15 @@ class Bar:
     label: str
     value: float
     text: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A lower bound of epsilon, and what is claimed of what was attacked; None: nothing."""
+
+    label: str
+    low: float
+    claimed: float | None
 
 
 @dataclass(frozen=True)
@@ -127,29 +137,31 @@ def draw_bars(
     return _wrap(parts, (WIDTH, height), title=title, description=description)
 
 
-def draw_bounds(bounds: Sequence[Bar], *, claimed: float) -> str:
-    """Draw lower bounds of epsilon from attacks beside the claimed one from the theorem."""
-    top = 1.12 * max([claimed, *(bar.value for bar in bounds)])
-    left, right = 150, 24
-    span, height = WIDTH - left - right, 30 + ROW * len(bounds) + 34
-    x = left + span * claimed / top
-    parts = [
-        _path([(x, 22), (x, height - 34)], "limit"),
-        _text(x, 14, f"claimed: {claimed:.2f}", "label", anchor="middle"),
-        _path([(left, height - 34), (WIDTH - right, height - 34)], "rule"),
-        _text(left, height - 18, "0", "tick", anchor="middle"),
-        _text(left + span / 2, height - 6, "epsilon", "axis", anchor="middle"),
-    ]
-    for index, bar in enumerate(bounds):
-        y, at = 30 + ROW * (index + 0.5), left + span * bar.value / top
-        parts += [
-            _text(left - 12, y + 4, _shorten(bar.label), "tick", anchor="end"),
-            f'<line class="stem" x1="{left}" y1="{y:.1f}" x2="{at:.1f}" y2="{y:.1f}"/>',
-            _circle(at, y, "mark"),
-            _text(at + 9, y - 7, bar.text, "label"),
-        ]
-    worded = "; ".join(f"{bar.label}: at least {bar.text}" for bar in bounds)
-    description = f"Lower bounds of epsilon by attacks: {worded}. Claimed: at most {claimed:.2f}."
+def draw_bounds(bounds: Sequence[Bound]) -> str:
+    """Draw lower bounds of epsilon from attacks, each beside what is claimed of what it attacks."""
+    top = 1.1 * max([1e-9, *(max(one.low, one.claimed or 0.0) for one in bounds)])
+    left, right, row = 24, 34, 50
+    span, height = WIDTH - left - right, 8 + row * len(bounds) + 34
+    parts = []
+    for value in _choose_ticks(top):
+        x = left + span * value / top
+        parts.append(_path([(x, 8), (x, height - 34)], "rule"))
+        parts.append(_text(x, height - 19, f"{value:g}", "tick", anchor="middle"))
+    for index, one in enumerate(bounds):
+        y, at = 8 + row * index + 34, left + span * one.low / top
+        parts.append(_text(left, y - 15, _shorten(one.label, LONG_LABEL), "label"))
+        parts.append(_path([(left, y), (at, y)], "stem"))
+        parts.append(_circle(at, y, "mark"))
+        if one.claimed is not None:
+            claim = left + span * one.claimed / top
+            parts.append(_path([(claim, y - 8), (claim, y + 8)], "claim"))
+    parts.append(_text(left + span / 2, height - 4, "epsilon", "axis", anchor="middle"))
+    worded = "; ".join(
+        f"{one.label}: at least {one.low:.2f}"
+        + ("" if one.claimed is None else f", claimed at most {one.claimed:.2f}")
+        for one in bounds
+    )
+    description = f"Lower bounds of epsilon by attacks. {worded}."
     return _wrap(parts, (WIDTH, height), title="Attacks beside the bound", description=description)
 
 
@@ -214,7 +226,7 @@ def _grid(frame: _Frame, *, rows: bool = True, numbers: bool = False) -> list[st
         x, base = frame.place(x_value, frame.low)
         parts.append(_path([(x, base), frame.place(x_value, frame.high)], "rule"))
         text = f"{x_value:.1f}" if numbers else f"{100 * tick:.0f} %"
-        parts.append(_text(x, base + 15, text, "tick", anchor="middle"))
+        parts.append(_text(x, base + 18, text, "tick", anchor="middle"))
         if rows:
             left, y = frame.place(frame.left, y_value)
             parts.append(_path([(left, y), frame.place(frame.right, y_value)], "rule"))
@@ -228,8 +240,15 @@ def _name_axes(frame: _Frame, *, x: str, y: str) -> Iterable[str]:
     yield _text(_LEFT + 4, _TOP - 3, y, "axis")
 
 
-def _shorten(label: str) -> str:
-    return label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
+def _choose_ticks(top: float) -> list[float]:
+    """Return three to five round numbers from 0 to at most `top`."""
+    size = 10.0 ** math.floor(math.log10(top / 4))
+    step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= top / 4)
+    return [round(index * step, 12) for index in range(math.floor(top / step) + 1)]
+
+
+def _shorten(label: str, width: int = _LABEL_WIDTH) -> str:
+    return label if len(label) <= width else f"{label[: width - 1]}…"
 
 
 def _text(x: float, y: float, text: str, kind: str, *, anchor: str = "start") -> str:

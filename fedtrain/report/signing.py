@@ -30,6 +30,7 @@ from fedtrain.ledger.entries import Entry
 from fedtrain.ledger.verify import read_entries
 from fedtrain.report.document import Lifetime, Part
 from fedtrain.report.figures import round_up
+from fedtrain.report.spending import list_sites
 from fedtrain.secagg.files import load_identity
 from fedtrain.secagg.roster import Identity, get_keys, is_signed
 from fedtrain.secagg.simulated import make_identity
@@ -110,6 +111,8 @@ class Attestation(Part):
         """
         said = self.statement
         signed = to_canonical(said.model_dump())
+        if said.site not in list_sites(evidence):
+            raise AuditError(f"{said.site!r} is no site of the run")
         if not is_signed(
             bytes.fromhex(self.key), bytes.fromhex(self.signature), SITE_LABEL, signed
         ):

@@ -33,6 +33,7 @@ WEAK: Final = "weak"
 PLURALS: Final = {"record": "records", "person": "persons", "site": "sites"}
 NO_PROOF: Final = "that an attack fails is no proof of privacy"
 BOUND_KEY: Final = "epsilon_lower_bound"
+CLAIM_KEY: Final = "epsilon_claimed"
 
 
 def build_verdict(
@@ -81,6 +82,19 @@ def get_bound(finding: FindingPart) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def get_claim(finding: FindingPart) -> float | None:
+    """Return the epsilon that is claimed of what a finding attacked, if it says so."""
+    value = finding.figures.get(CLAIM_KEY)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def describe_bound(finding: FindingPart) -> str:
+    """Return a lower bound beside the claim for the same releases."""
+    claim = get_claim(finding)
+    of = "" if claim is None else f" where {claim:.2f} is claimed"
+    return f"epsilon of at least {get_bound(finding) or 0.0:.2f}{of}"
+
+
 def name_tier(epsilon: float) -> str:
     """Return the tier of an epsilon by Ponomareva et al. 2023."""
     return next((name for bound, name in TIERS if epsilon <= bound), WEAK)
@@ -117,8 +131,7 @@ def _describe_checks(audit: AuditPart, checks: tuple[CheckRow, ...], *, simulate
     strongest = find_strongest(audit)
     bound = ""
     if strongest is not None:
-        low = get_bound(strongest) or 0.0
-        bound = f"; the strongest shows that epsilon is at least {low:.2f}"
+        bound = f"; the strongest shows {describe_bound(strongest)}"
     count = len(audit.findings)
     noun = "audit method was" if count == 1 else "audit methods were"
     return f"{checked}; {count} {noun} tried and none contradicts the claim{bound}, but {NO_PROOF}."

@@ -38,4 +38,5 @@ def _write_list(values: Sequence[Any], indent: str) -> Iterable[str]:
 
 
 def _write_scalar(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
+    # No markup, wherever the text may be shown.
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
