@@ -65,6 +65,7 @@ def sift(
     tally: Tally,
     *,
     names: dict[int, str],
+    round_: int,
     size: int,
     equal: bool,
     with_loss: bool = True,
@@ -75,6 +76,7 @@ def sift(
         replies: Replies as the grid yields them.
         tally: Filled in while the result is consumed.
         names: Site name of each node id.
+        round_: Of the request: what was released for another is not taken.
         size: d.
         equal: Whether every weight must be 1.
         with_loss: Whether a training loss must come with each.
@@ -89,7 +91,7 @@ def sift(
                     tally.left.add(name)
                 raise PeerError(reply.error.reason)
             # Released, and so spent, even if it proves unusable.
-            tally.entries.append(_read_release(reply, name))
+            tally.entries.append(_read_release(reply, name, round_))
             vector = _read_update(reply, size=size, equal=equal, with_loss=with_loss)
         except PeerError as error:
             log.warning("update_dropped site=%s reason=%s", name, error)
@@ -137,7 +139,7 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     return last
 
 
-def _read_release(reply: Message, name: str) -> LedgerEntry:
+def _read_release(reply: Message, name: str, round_: int) -> LedgerEntry:
     """Return what a site says that it released; taken out of the reply."""
     record = reply.content.get(RELEASE)
     line = record.get(LEDGER_LINE) if isinstance(record, ConfigRecord) else None
@@ -149,6 +151,8 @@ def _read_release(reply: Message, name: str) -> LedgerEntry:
         raise PeerError(f"the reply's ledger line cannot be read: {error}") from error
     if entry.site != name:
         raise PeerError(f"the reply's ledger line is of site {entry.site!r}")
+    if entry.round != round_:
+        raise PeerError(f"the reply's ledger line is of round {entry.round}, not {round_}")
     del reply.content[RELEASE]
     return entry
 

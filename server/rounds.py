@@ -188,7 +188,7 @@ class Rounds:
         tally, kept = Tally(), list[Message]()
         if messages:
             collect = self._collect if self._secure is None else self._collect_sum
-            kept = collect(messages, tally, size=len(vector))
+            kept = collect(messages, tally, round_=round_, size=len(vector))
         aggregated, train_loss = None, None
         if kept and tally.survivors >= federation.min_survivors:
             with np.errstate(over="ignore", invalid="ignore"):  # checked below
@@ -219,7 +219,9 @@ class Rounds:
             )
         return Trained(result, metrics, ledger)
 
-    def _collect(self, messages: list[Message], tally: Tally, *, size: int) -> list[Message]:
+    def _collect(
+        self, messages: list[Message], tally: Tally, *, round_: int, size: int
+    ) -> list[Message]:
         """Send train messages; return the replies that the strategy gets, folded if it folds."""
         federation = self._config.federation
         tally.bytes_down = 4 * size * len(messages)
@@ -227,6 +229,7 @@ class Rounds:
             exchange(self._grid, messages, timeout=federation.round_timeout),
             tally,
             names=self._names,
+            round_=round_,
             size=size,
             equal=federation.weighting == "equal",
             with_loss=sends_metrics(self._config),
@@ -236,7 +239,14 @@ class Rounds:
         folded = fold(usable, size=size)
         return [folded] if folded is not None else []
 
-    def _collect_sum(self, messages: list[Message], tally: Tally, *, size: int) -> list[Message]:
+    def _collect_sum(
+        self,
+        messages: list[Message],
+        tally: Tally,
+        *,
+        round_: int,  # noqa: ARG002 - the protocol's messages name it
+        size: int,
+    ) -> list[Message]:
         """Send train messages by secure aggregation; return the one reply with the sum."""
         secure = self._get_secure()
         timeout = self._config.federation.round_timeout

@@ -17,9 +17,11 @@ def make_request(node_id: int) -> Message:
     return message
 
 
-def make_reply(node_id=2, vector=(1.0, 2.0), weight=1.0, loss=0.5, site=None, **changes) -> Message:
+def make_reply(
+    node_id=2, vector=(1.0, 2.0), weight=1.0, loss=0.5, site=None, round_=1, **changes
+) -> Message:
     entry = LedgerEntry(
-        site=site or NAMES[node_id], round=1, mechanism="none", update_digest="0" * 64
+        site=site or NAMES[node_id], round=round_, mechanism="none", update_digest="0" * 64
     )
     records = {
         ARRAYS: ArrayRecord({PARAMETERS: Array(np.array(vector, np.float32))}),
@@ -32,7 +34,7 @@ def make_reply(node_id=2, vector=(1.0, 2.0), weight=1.0, loss=0.5, site=None, **
 
 def run_sift(*replies, equal=False):
     tally = Tally()
-    pairs = list(sift(replies, tally, names=NAMES, size=2, equal=equal))
+    pairs = list(sift(replies, tally, names=NAMES, round_=1, size=2, equal=equal))
     return pairs, tally
 
 
@@ -83,6 +85,12 @@ def test_reply_without_a_readable_ledger_line_is_dropped(release):
     pairs, tally = run_sift(make_reply(2, **{RELEASE: release}))
     assert not pairs
     assert not tally.entries
+
+
+def test_reply_of_another_round_is_dropped():
+    pairs, tally = run_sift(make_reply(2, round_=2), make_reply(3))
+    assert len(pairs) == 1
+    assert tally.dropped == [("a", "the reply's ledger line is of round 2, not 1")]
 
 
 def test_ledger_line_of_another_site_is_refused():
