@@ -60,7 +60,7 @@ class Knife:
         self._busy.is_set = True
         try:
             name = _RANDOM.sub("#", path.removeprefix(self._folder))
-            # Of files the task or the round counts; of transactions each reply, too.
+            # Of files the task or the round counts; of transactions each stage, too.
             self._die(f"{event} {name} {self._find_position().partition('/')[0]}")
         finally:
             self._busy.is_set = False
@@ -72,17 +72,14 @@ class Knife:
 
 
 def find_round(folder: Path) -> Callable[[], str]:
-    """Return what says how far a coordinator's run is: round, tasks and replies on disk."""
-    query = (
-        "SELECT (SELECT max(round) FROM runs), (SELECT count(*) FROM tasks),"
-        " (SELECT count(*) FROM replies)"
-    )
+    """Return what says how far a coordinator's run is: its round, and the tasks on disk."""
+    query = "SELECT (SELECT max(round) FROM runs), (SELECT count(*) FROM tasks)"
 
     def find() -> str:
         try:
             connection = sqlite3.connect(f"file:{folder / 'link.db'}?mode=ro", uri=True)
             try:
-                return "{}/{}/{}".format(*connection.execute(query).fetchone())
+                return "{}/{}".format(*connection.execute(query).fetchone())
             finally:
                 connection.close()
         except sqlite3.Error:

@@ -62,7 +62,7 @@ def test_full_disk_of_a_site_is_a_dropout_until_there_is_room(deployed, disk):
     deployed.move("clara", disk / "clara")
     deployed.start_coordinator()
     agents = deployed.start_agents()
-    run = deployed.submit(SCENARIO, "federation.rounds=60", "federation.round_timeout=20")
+    run = deployed.submit(SCENARIO, "federation.rounds=20", "federation.round_timeout=20")
     wait_until(lambda: deployed.read_state(run)["round"] >= 2, what="two rounds")
     ballast = fill(disk)
     wait_until(lambda: "void" in deployed.read_metrics(run)[-1], what="a void round")
@@ -71,7 +71,7 @@ def test_full_disk_of_a_site_is_a_dropout_until_there_is_room(deployed, disk):
     wait_until(lambda: deployed.read_status("clara")["state"] == "waiting", what="clara's return")
     go_on(deployed, run)
     assert deployed.read_metrics(run)[-1]["survivors"] == 3
-    assert_paid_once(deployed, run, 60)
+    assert_paid_once(deployed, run, 20)
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_full_disk_of_the_coordinator_loses_no_committed_round(deployed, disk):
     deployed.move("coordinator", disk / "coordinator")
     coordinator = deployed.start_coordinator()
     deployed.start_agents()
-    run = deployed.submit(SCENARIO, "federation.rounds=40")
+    run = deployed.submit(SCENARIO, "federation.rounds=15")
     wait_until(lambda: deployed.read_state(run)["round"] >= 2, what="two rounds")
     ballast = fill(disk)
     before = deployed.read_state(run)["round"]
@@ -89,9 +89,9 @@ def test_full_disk_of_the_coordinator_loses_no_committed_round(deployed, disk):
         deployed.start_coordinator()
     go_on(deployed, run)
     lines = deployed.read_metrics(run)
-    assert [line["round"] for line in lines] == [*range(1, 41)]
+    assert [line["round"] for line in lines] == [*range(1, 16)]
     assert len(lines) >= before
-    assert_paid_once(deployed, run, 40)
+    assert_paid_once(deployed, run, 15)
 
 
 def is_said(deployed, run, coordinator):
