@@ -44,7 +44,7 @@ def draw_bars(
         label: Of the axis.
     """
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(WIDTH, 1.3 + BAR_HEIGHT * len(bars)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.5 + BAR_HEIGHT * len(bars)), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
         places = list(range(len(bars)))[::-1]
@@ -64,5 +64,5 @@ def draw_bars(
             Patch(facecolor=ORANGE, label="unprotected"),
             Patch(facecolor=BLUE, hatch="///", edgecolor="white", label="protected"),
         ]
-        axes.legend(handles=kinds, loc="lower right", frameon=True, framealpha=0.9)
+        figure.legend(handles=kinds, loc="outside lower center", ncols=2)
     save_figure(figure, path)
