@@ -30,7 +30,7 @@ EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy"),
     "Run": ("simulate", "bench"),
-    "Read results": ("runs", "show", "compare", "audit", "verify"),
+    "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
     "Deploy": ("federation", "server", "client", "demo"),
     "At a site": ("ledger",),
 }

@@ -21,7 +21,9 @@ from fedtrain.report.signing import Attestation, attest_simulated, make_coordina
 from fedtrain.report.standalone import verify_report
 from fedtrain.report.verify import verify_run
 from fedtrain.seal import REPORT_FILES, extend_seal, seal_run
+from fedtrain.secagg.files import create_identity, save_public_key
 from fedtrain.secagg.roster import Identity
+from fedtrain.secagg.simulated import make_identity
 
 CopyRun = Callable[..., Path]
 FOREVER = re.compile("anonym", re.IGNORECASE)
@@ -199,7 +201,7 @@ def test_findings_stand_beside_the_bound(copy_run: CopyRun) -> None:
     save_finding(path, make_finding())
     report = report_on(path).report
     assert report.verdict.level == "bounded"
-    assert "epsilon is at least 1.25" in report.verdict.sentences[1]
+    assert "epsilon of at least 1.25 where 8.00 is claimed" in report.verdict.sentences[1]
     assert "no proof of privacy" in report.verdict.sentences[1]
     assert find_failed(path) == []
     save_finding(path, make_finding(seed=8))
@@ -239,6 +241,28 @@ def test_site_vouches_for_its_own_lines_alone(copy_run: CopyRun) -> None:
     other = statement.model_copy(update={"site": "site-01"})
     with pytest.raises(AuditError, match="other ledger lines"):
         Attestation.sign(other, Identity.from_seed(0, "x")).verify(evidence)
+
+
+def test_site_with_a_real_key_signs_with_that_of_the_roster(copy_run: CopyRun) -> None:
+    path = copy_run()
+    roster = path / "roster.json"
+    roster.write_text(roster.read_text().replace('"simulated": true', '"simulated": false'))
+    evidence = Evidence(path)
+    statement = make_statement(evidence, "site-00")
+    Attestation.sign(statement, make_identity(0, "site-00")).verify(evidence)
+    with pytest.raises(AuditError, match="another key than the roster's"):
+        Attestation.sign(statement, make_identity(0, "site-01")).verify(evidence)
+
+
+def test_coordinator_signs_with_its_own_key(copy_run: CopyRun, tmp_path: Path) -> None:
+    path, public = copy_run(), tmp_path / "coordinator.pub"
+    identity = create_identity(tmp_path / "coordinator.key")
+    save_public_key(public, identity.public_key)
+    assert cli.main(["report", str(path), "--key", str(tmp_path / "coordinator.key")]) == 0
+    assert not read_report(path / REPORT).simulated
+    assert cli.main(["verify", str(path), "--coordinator", str(public)]) == 0
+    assert cli.main(["report", str(path)]) == 0
+    assert cli.main(["verify", str(path), "--coordinator", str(public)]) == 8
 
 
 def test_report_in_another_folder_leaves_the_run_whole(copy_run: CopyRun, tmp_path: Path) -> None:
