@@ -63,7 +63,7 @@ def keep_alive(deployed, name, process, until, **options):
 
 
 def wait_for_end(process, until):
-    wait_until(lambda: until() or process.has_ended, 60, "the end, or a kill")
+    wait_until(lambda: until() or process.has_ended, 180, "the end, or a kill")
 
 
 def assert_places(marks, kinds, least):
@@ -82,6 +82,7 @@ def assert_same_run(deployed, run, model):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(480)
 def test_coordinator_killed_at_every_write_gives_the_same_model(copied, undisturbed, tmp_path):
     deployed, run = copied
     marks = tmp_path / "marks"
@@ -104,6 +105,7 @@ MASKED = r"(os.remove state/#.partial|(open|os.rename) agent/outbox/\S+) train.s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(480)
 def test_site_killed_at_every_write_gives_the_same_model(copied, undisturbed, tmp_path):
     deployed, run = copied
     options = {"marks": tmp_path / "marks", "places": f"^(?!{MASKED})"}
@@ -117,6 +119,7 @@ def test_site_killed_at_every_write_gives_the_same_model(copied, undisturbed, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(480)
 def test_site_killed_after_masking_drops_out_of_that_round_alone(nursery, tmp_path):
     deployed = Deployed(tmp_path / "demo", nursery, poll_seconds=2)
     options = {"marks": tmp_path / "marks", "places": f"^{MASKED.replace('os.rename', 'none')}"}
@@ -129,6 +132,6 @@ def test_site_killed_after_masking_drops_out_of_that_round_alone(nursery, tmp_pa
         keep_alive(deployed, SITES[0], process, lambda: deployed.has_finished(run), **options)
     finally:
         deployed.close()
-    assert ["void" in line for line in deployed.read_metrics(run)] == [True, True, False]
+    assert ["void" in line for line in deployed.read_metrics(run)] == [True, False, False]
     for site in SITES:
         assert [number for _, number in deployed.read_releases(site)] == [1, 2, 3]
