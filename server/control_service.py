@@ -31,7 +31,6 @@ from .gate import Gate, RoleError
 from .run_queue import RunQueue
 from .run_records import RunRecord, RunRecords
 from .sessions import Sessions
-from .submission import choose_sites, settle_scenario
 
 log = logging.getLogger("fedtrain.coordinator")
 _READERS: Final = (ADMIN, RESEARCHER, AUDITOR)
@@ -88,6 +87,8 @@ class ControlService(link_pb2_grpc.ControlServicer):
         self, request: link_pb2.SubmitRequest, context: grpc.ServicerContext
     ) -> link_pb2.SubmitReply:
         """Queue a run."""
+        from .submission import choose_sites, settle_scenario  # with torch: seconds, once
+
         with self._audited(context, _RUNNERS, "submit", request.name) as peer:
             sites = choose_sites(list(request.sites), self._list_sites())
             config: Config = settle_scenario(

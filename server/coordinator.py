@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -28,7 +28,6 @@ from .database import Database, Hook
 from .faults import CoordinatorError
 from .folder import LOG_FILE
 from .gate import Gate
-from .link_grid import LinkGrid
 from .link_service import VERSION, LinkService, LinkSettings
 from .memory import limit_arenas
 from .monitoring import Monitoring
@@ -41,6 +40,9 @@ from .spool import FOLDER as SPOOL_FOLDER
 from .spool import Spool
 from .store import Store
 from .streams import StreamWatch
+
+if TYPE_CHECKING:
+    from .link_grid import LinkGrid
 
 log = logging.getLogger("fedtrain.coordinator")
 _MOST_CALLS: Final = 1024  # in progress; each has a thread while it lasts
@@ -224,8 +226,10 @@ class Coordinator:
 
     def make_grid(
         self, run_id: bytes, sites: tuple[str, ...], is_over: Callable[[], bool]
-    ) -> LinkGrid:
+    ) -> "LinkGrid":
         """Return the grid of a run: its id, its sites, and whether it is to end."""
+        from .link_grid import LinkGrid  # with Flower, which the first call does not wait for
+
         return LinkGrid(
             self._outstanding,
             self._store,

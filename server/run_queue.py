@@ -12,9 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from fedtrain.config import Config, parse_config
 from fedtrain.errors import FedtrainError, RunDirectoryError, RunFailedError
@@ -25,11 +23,12 @@ from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.messages import SignedRoster
 from fedtrain.secagg.roster import PinnedRoster
 
-from .app import run_federation
 from .draws import Draws
 from .faults import CoordinatorError, RunInterrupted
-from .link_grid import LinkGrid
 from .run_records import RunRecord, RunRecords, RunStatus
+
+if TYPE_CHECKING:
+    from .link_grid import LinkGrid
 
 log = logging.getLogger("fedtrain.coordinator")
 RUN_LOGGER: Final = "fedtrain.server"
@@ -54,7 +53,7 @@ class Surroundings:
         root_public_key: The pinned root's.
     """
 
-    make_grid: Callable[[bytes, tuple[str, ...], Callable[[], bool]], LinkGrid]
+    make_grid: Callable[[bytes, tuple[str, ...], Callable[[], bool]], "LinkGrid"]
     forget_rounds: Callable[[bytes, int], None]
     forget_run: Callable[[bytes], None]
     forget_errors: Callable[[bytes], None]
@@ -148,7 +147,7 @@ class RunQueue:
         return self._folder / run
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # the same sums whatever the machine's number of cores
+        load_training()
         while True:
             with self._changed:
                 record = None
@@ -256,6 +255,8 @@ class RunQueue:
                 return "failed", f"{type(error).__name__}; the coordinator's log has the details"
 
     def _federate(self, run: RunDirectory, record: RunRecord) -> None:
+        from .app import run_federation
+
         roster = decode(record.roster or b"", SignedRoster)
         grid = self._surroundings.make_grid(
             bytes.fromhex(run.state.run_id), record.sites, lambda: self._is_over(record.run)
@@ -276,12 +277,21 @@ class RunQueue:
         return self._is_closing or run in self._stopped
 
 
+def load_training() -> None:
+    """Load what a run needs: torch and Flower, which take seconds that nobody should wait for."""
+    import torch
+
+    from . import app, link_grid, submission  # noqa: F401 - loaded here, used where they are
+
+    torch.set_num_threads(1)  # the same sums whatever the machine's number of cores
+
+
 class _Progress:
     """Follows a run: forgets what a committed round asked, and ends a run that gets nowhere."""
 
     def __init__(
         self,
-        grid: LinkGrid,
+        grid: "LinkGrid",
         run: RunDirectory,
         note_round: Callable[[int], None],
         since: int,
