@@ -1,0 +1,132 @@
+"""Sections on where records come from and who has them."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedtrain.config.section import Section
+
+
+class DataSection(Section):
+    """Where records come from and how a site prepares them."""
+
+    source: str = Field(
+        "sklearn:digits",
+        description=(
+            "sklearn:digits, sklearn:breast_cancer, csv, parquet, idx, npz, images, text, or"
+            " module:function for your own."
+        ),
+    )
+    path: str | None = Field(
+        None,
+        description="File or folder of the data; a relative path starts at the current folder.",
+    )
+    label: str | None = Field(
+        None,
+        description="Label column, or an expression over one: 'num > 0'. csv and parquet need it.",
+    )
+    site_column: str | None = Field(
+        None, description="Column that names the site of each row, where one file holds all sites."
+    )
+    person_column: str | None = Field(
+        None,
+        description=(
+            "Column that says which person a row is about; privacy.unit = 'person' needs it. npz"
+            " has an array 'person' instead."
+        ),
+    )
+    columns: tuple[str, ...] | None = Field(
+        None,
+        description="Feature columns, in order; default: all but label, site and person.",
+    )
+    categorical: tuple[str, ...] = Field(
+        (), description="Numeric-looking columns to treat as categories."
+    )
+    missing: tuple[str, ...] = Field(
+        ("", "?", "NA", "NaN", "nan", "null"),
+        description="Texts that mean 'no value'.",
+    )
+    zero_is_missing: tuple[str, ...] = Field(
+        (), description="Numeric columns in which 0 means 'no value'."
+    )
+    preparation: Literal["standardise", "bounds", "none"] | None = Field(
+        None,
+        description=(
+            "standardise: federated mean and variance; bounds: by public bounds; none. Default:"
+            " bounds where the source has a public range or data.bounds is given, else standardise."
+        ),
+    )
+    bounds: dict[str, tuple[float, float]] = Field(
+        {}, description="Public lower and upper bound of numeric columns."
+    )
+    categories: dict[str, tuple[str, ...]] = Field(
+        {}, description="Public categories of categorical columns."
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="Public label names, in order; default: found federated."
+    )
+    sequence_length: int = Field(
+        32, ge=1, le=4096, description="text: characters before the one to predict."
+    )
+    image_size: tuple[int, int] | None = Field(
+        None, description="images: height and width to resize to."
+    )
+    central_test: bool | None = Field(
+        None,
+        description=(
+            "Test at the coordinator on the source's own test set; default: where the source is"
+            " idx."
+        ),
+    )
+    validation_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of each site's records held out to choose the best model.",
+    )
+    test_fraction: float = Field(
+        0.2, ge=0, lt=1, description="Share of each site's records held out to report on."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction + test_fraction ="
+                f" {self.validation_fraction + self.test_fraction:g} leaves nothing to train on;"
+                " their sum must be below 1"
+            )
+        for name, (low, high) in self.bounds.items():
+            if not low < high:
+                raise ValueError(
+                    f"bounds.{name} = [{low:g}, {high:g}]: the lower bound must be below the upper"
+                )
+        return self
+
+
+class PartitionSection(Section):
+    """How a simulation deals records to sites."""
+
+    scheme: Literal["iid", "dirichlet", "shards", "quantity", "natural"] = Field(
+        "iid",
+        description=(
+            "iid; dirichlet (label skew); shards (McMahan 2017); quantity (size skew);"
+            " natural (by file, column or speaker)."
+        ),
+    )
+    sites: int | None = Field(
+        None, ge=1, le=1_000_000, description="Number of sites; natural takes it from the data."
+    )
+    alpha: float = Field(
+        0.5, gt=0, description="Dirichlet concentration of dirichlet and quantity; small is skewed."
+    )
+    shards_per_site: int = Field(2, ge=1, description="shards: label shards a site.")
+    min_records: int = Field(
+        1, ge=1, description="Fewest records a site may have; fewer is an error, not a surprise."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scheme != "natural" and self.sites is None:
+            raise ValueError(f"sites is missing; scheme '{self.scheme}' needs it, e.g. sites = 10")
+        return self
