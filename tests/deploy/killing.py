@@ -6,7 +6,6 @@ process gets as far as the next place that nobody has named yet, so that all pro
 die before and after everything that any of them writes.
 """
 
-import json
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # What says how things are, and is not read again to go on.
 _IGNORED = re.compile(r"(log\.txt|lock|audit\.jsonl|status\.\w+|link\.db.*)$")
 _RANDOM = re.compile(r"[0-9a-f]{8,}|(?<=\.)tmp\w+|\d+")
+_TASK = re.compile(r" task kind=(\S+)")
 # Happens at each start or each reconnection, whatever the work.
 _AT_START = ("recover", "nodes", "session", "begin", "withdraw")
 
@@ -89,13 +89,13 @@ def find_round(folder: Path) -> Callable[[], str]:
 
 
 def find_task(folder: Path) -> Callable[[], str]:
-    """Return what says which task an agent had last."""
+    """Return what says which task an agent had last, by its log: the status is a moment late."""
 
     def find() -> str:
         try:
-            status = json.loads((folder / "agent" / "status.json").read_text())
-            return str(status["task"])
-        except (OSError, ValueError, KeyError):
-            return "none"
+            kinds = _TASK.findall((folder / "agent" / "log.txt").read_text())
+        except OSError:
+            kinds = []
+        return kinds[-1] if kinds else "none"
 
     return find
