@@ -95,6 +95,12 @@ def _register_compare(subparsers: "argparse._SubParsersAction[Any]") -> None:
         metavar="FILE.png",
         help="where the picture goes; an older one is replaced",
     )
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="ACCURACY",
+        help="also show each run's first round of this accuracy, e.g. 0.95 (default: no such row)",
+    )
     parser.set_defaults(run=_run_compare)
 
 
@@ -224,8 +230,12 @@ def _run_compare(args: argparse.Namespace) -> int:
     picture = Path(args.out)
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"--out {picture}: the picture is a PNG; give a name that ends in .png")
+    if args.target is not None and not 0 < args.target <= 1:
+        raise ConfigError(
+            f"--target {args.target:g}: an accuracy is above 0 and at most 1; 0.95 is 95 %"
+        )
     runs = [find_run(text) for text in (args.first, *args.others)]
-    make_console(sys.stdout).print(render_comparison(runs))
+    make_console(sys.stdout).print(render_comparison(runs, args.target))
     from fedtrain.report.curves import draw_comparison
 
     try:

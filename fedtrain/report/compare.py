@@ -64,15 +64,23 @@ def render_runs(runs: Sequence[Run]) -> RenderableType:
     return make_table(headers, rows, texts=4)
 
 
-def render_comparison(runs: Sequence[Run]) -> RenderableType:
-    """Return results side by side and the differing config keys, runs in the given order."""
+def render_comparison(runs: Sequence[Run], target: float | None = None) -> RenderableType:
+    """Return results side by side and the differing config keys, runs in the given order.
+
+    Args:
+        runs: The runs.
+        target: Accuracy whose first round is to be shown for each run; None: no such row.
+    """
     labels = name_runs(runs)
     parts: list[RenderableType] = []
     if sum(map(len, labels)) > MAX_LABELS:
         numbers = [str(number) for number in range(1, len(runs) + 1)]
         parts += [make_facts(zip(numbers, labels, strict=True)), Text()]
         labels = numbers
-    parts.append(make_table(["metric", *labels], _list_results(runs), title="Results, last round"))
+    results = _list_results(runs)
+    if target is not None:
+        results.insert(1, _list_first_rounds(runs, target))
+    parts.append(make_table(["metric", *labels], results, title="Results, last round"))
     if len({_identify_guarantee(run) for run in runs} - {None}) > 1:
         parts.append(Text(INCOMPARABLE))
     differences = find_differences([run.config for run in runs])
@@ -81,6 +89,18 @@ def render_comparison(runs: Sequence[Run]) -> RenderableType:
     rows = [[key, *map(_format_value, values)] for key, values in differences.items()]
     title = "Differing config keys"
     return Group(*parts, make_table(["key", *labels], rows, title=title, texts=len(runs) + 1))
+
+
+def find_first_round(run: Run, target: float) -> int | None:
+    """Return the first round of at least this test accuracy, or where untested, validation's.
+
+    Only rounds that were evaluated count; None where none reached it.
+    """
+    for key in ("test_accuracy", "val_accuracy"):
+        series = run.get_series(key)
+        if series:
+            return next((round_ for round_, value in series if value >= target), None)
+    return None
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
@@ -134,6 +154,15 @@ def _list_results(runs: Sequence[Run]) -> list[list[str]]:
     rows.append(["seconds", *(format_seconds(run.state.get("seconds")) for run in runs)])
     rows.append(["sent up", *(format_bytes(_sum_up(run)) for run in runs)])
     return [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+
+
+def _list_first_rounds(runs: Sequence[Run], target: float) -> list[str]:
+    """Return the row of rounds to a target; a run that never reached it says so."""
+    cells = []
+    for run in runs:
+        first = find_first_round(run, target)
+        cells.append(f"not in {run.rounds_done}" if first is None else str(first))
+    return [f"rounds to {target:.4g}", *cells]
 
 
 def _find_accuracy(run: Run) -> float | None:

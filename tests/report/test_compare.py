@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedtrain.report.compare import (
     UNSET,
     find_differences,
+    find_first_round,
     flatten,
     name_runs,
     render_comparison,
@@ -85,3 +86,18 @@ def test_runs_table_shows_each_run(make_run: MakeRun) -> None:
     assert "30/30" in text
     assert "7/30" in text
     assert "3.84" in text
+
+
+def test_first_round_of_a_target_is_found_among_the_evaluated(make_run: MakeRun) -> None:
+    run = load_run(make_run("a"))
+    values = dict(run.get_series("test_accuracy"))
+    best = max(values.values())
+    assert find_first_round(run, best) == min(r for r, v in values.items() if v >= best)
+    assert find_first_round(run, 1.0001) is None
+
+
+def test_target_is_a_row_only_where_it_is_asked_for(make_run: MakeRun) -> None:
+    runs = [load_run(make_run("a")), load_run(make_run("b"))]
+    assert "rounds to 0.1" in render(render_comparison(runs, 0.1))
+    assert "not in" in render(render_comparison(runs, 1.0))
+    assert "rounds to" not in render(render_comparison(runs))
