@@ -5,7 +5,8 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -88,7 +89,8 @@ def describe_problem(error: ValidationError, schema: type[BaseModel]) -> str:
 def _suggest(location: list[str], schema: type[BaseModel]) -> str:
     model = schema
     for part in location[:-1]:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
+        annotation = model.model_fields[part].annotation
+        (model,) = (one for one in get_args(annotation) or (annotation,) if one is not NoneType)
     names = sorted(model.model_fields)
     near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
     if near:

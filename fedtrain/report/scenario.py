@@ -5,7 +5,8 @@ default, so that the file says what a run would do and what could be changed.
 """
 
 import textwrap
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, get_args
 
 import tomli_w
 from pydantic.fields import FieldInfo
@@ -43,8 +44,10 @@ def render_scenario(base: Config, name: str) -> str:
             f"{name}: a scenario of fedtrain. Every key is here; a commented one shows its default."
         )
     ]
-    sections = [_render_section(key, getattr(config, key)) for key in Config.model_fields]
-    return "\n".join([*blocks, *sections])
+    for key in Config.model_fields:
+        section = getattr(config, key)
+        blocks.append(_render_absent(key) if section is None else _render_section(key, section))
+    return "\n".join(blocks)
 
 
 def format_value(value: Any) -> str:
@@ -84,6 +87,21 @@ def _render_section(name: str, section: Section) -> str:
         if isinstance(getattr(section, key), Section)
     ]
     return "\n".join([header, *render_keys(section), *tables])
+
+
+def _render_absent(name: str) -> str:
+    """Return an optional section that is not there: every line of it a comment."""
+    (schema,) = (
+        one for one in get_args(Config.model_fields[name].annotation) if one is not NoneType
+    )
+    properties = schema.model_json_schema()["properties"]
+    header = f"{_comment((schema.__doc__ or '').splitlines()[0])}# [{name}]\n"
+    blocks = [
+        _comment(_describe(field, properties[key]))
+        + _render_key(key, field.get_default(call_default_factory=True), active=False)
+        for key, field in schema.model_fields.items()
+    ]
+    return "\n".join([header, *blocks])
 
 
 def _render_key(key: str, value: Any, *, active: bool) -> str:
