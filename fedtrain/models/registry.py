@@ -13,10 +13,20 @@ from torch import nn
 
 from fedtrain.config import ModelSection
 from fedtrain.errors import AuditError, ConfigError
-from fedtrain.models.architectures import ARCHITECTURES, resolve_activation
+from fedtrain.models.architectures import (
+    ARCHITECTURES,
+    KEYS,
+    READS_HIDDEN,
+    READS_IDS,
+    WITHOUT_ACTIVATION,
+)
+from fedtrain.models.initialisation import initialise
+from fedtrain.models.layers import resolve_activation
+from fedtrain.models.sizes import Sizes
 from fedtrain.user_function import call_function, describe_exception, is_function_reference
 
 INPUT_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
+OPTIONAL_KEYS: Final = ("initialisation", "dropout", "embedding", "vocabulary", "layers", "heads")
 
 
 def build_model(
@@ -70,11 +80,12 @@ def describe_architecture(
     }
     if is_function_reference(section.name):
         return description | {"options": dict(section.options)}
-    if section.name == "mlp":
+    if section.name in READS_HIDDEN:
         description["hidden"] = list(section.hidden)
-    if section.name != "logistic":
+    if section.name not in WITHOUT_ACTIVATION:
         description["activation"] = resolve_activation(section)
-    return description
+    given = {key: getattr(section, key) for key in OPTIONAL_KEYS}
+    return description | {key: value for key, value in given.items() if value is not None}
 
 
 def build_described_model(description: Mapping[str, Any], generator: torch.Generator) -> nn.Module:
@@ -88,7 +99,7 @@ def build_described_model(description: Mapping[str, Any], generator: torch.Gener
         AuditError: The description is incomplete or does not describe a model.
         ConfigError: As `build_model`.
     """
-    keys = ("name", "hidden", "activation", "options")
+    keys = ("name", "hidden", "activation", "options", *OPTIONAL_KEYS)
     try:
         section = ModelSection.model_validate(
             {key: description[key] for key in keys if key in description or key == "name"},
@@ -134,12 +145,22 @@ def _build_named(
             f"model.options has {', '.join(section.options)}, but model.name = '{section.name}'"
             " takes none; they are for a module:function"
         )
-    if not input_dtype.is_floating_point:
+    for key in OPTIONAL_KEYS[1:]:
+        if getattr(section, key) is not None and key not in KEYS[section.name]:
+            raise ConfigError(
+                f"model.{key} has no effect with model.name = '{section.name}'; remove it"
+            )
+    is_discrete = not input_dtype.is_floating_point
+    if is_discrete and section.name not in READS_IDS:
         raise ConfigError(
             f"model.name = '{section.name}' cannot read token ids ({input_dtype}), it would take"
-            " them for quantities; set model.name to a module:function with an embedding"
+            f" them for quantities; choose {', '.join(sorted(READS_IDS))} or a module:function with"
+            " an embedding"
         )
-    return ARCHITECTURES[section.name](section, input_shape, classes)
+    model = ARCHITECTURES[section.name](section, Sizes(input_shape, classes, is_discrete))
+    if section.initialisation is not None:
+        initialise(model, section.initialisation)
+    return model
 
 
 def _build_own(
