@@ -28,8 +28,10 @@ from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.metrics import MetricSums, compute_metric_sums
 from fedtrain.training.optimisers import Optimiser, build_optimiser
+from fedtrain.training.pull import Pull
 
 EVALUATION_BATCH = 2048
+_NO_PULL = Pull()
 Persons = NDArray[np.int64]
 
 
@@ -51,6 +53,8 @@ class LocalTask:
         sampling: Poisson batches; no other draws come from it. None where batches are shuffled.
         noise: Gaussian noise of DP-SGD; no other draws come from it. None where `sampling` is.
         proximal_mu: FedProx's coefficient; 0 is none.
+        anchor: What it pulls towards, `(d,)`; by default `start`.
+        correction: SCAFFOLD's, added to the gradient of every step, `(d,)`; None is none.
     """
 
     records: Split
@@ -59,6 +63,8 @@ class LocalTask:
     sampling: PoissonSampler | None = field(repr=False)
     noise: SecureGenerator | None = field(repr=False)
     proximal_mu: float = 0.0
+    anchor: Vector | None = field(default=None, repr=False)
+    correction: Vector | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -132,9 +138,9 @@ class LocalTrainer:
         if not self._model.training:
             self._model.train()
         optimiser = build_optimiser(self._training, self._parameters)
-        anchor = [p.detach().clone() for p in self._parameters] if task.proximal_mu else []
+        pull = self._make_pull(task)
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
-        loss_sum, seen, steps = run(task, optimiser, anchor)
+        loss_sum, seen, steps = run(task, optimiser, pull)
         vector = self._state.read()
         if not is_finite(vector) or not math.isfinite(loss_sum):
             raise PeerError(
@@ -144,7 +150,7 @@ class LocalTrainer:
         return LocalUpdate(vector, loss_sum / seen if seen else 0.0, steps)
 
     def _run_shuffled(
-        self, task: LocalTask, optimiser: Optimiser, anchor: list[Tensor]
+        self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
         """Take steps over shuffled batches; return the loss sum, records seen and steps."""
         features = torch.from_numpy(task.records.features)
@@ -153,7 +159,7 @@ class LocalTrainer:
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
             loss = functional.cross_entropy(self._model(batch_features), batch_labels)
             # Not named, so that they are freed before the next are made: 6 % of a CNN's step.
-            self._step(optimiser, differentiate(loss, self._parameters), task.proximal_mu, anchor)
+            self._step(optimiser, differentiate(loss, self._parameters), pull)
             loss_sum += loss.item() * len(batch_labels)
             seen += len(batch_labels)
             steps += 1
@@ -180,7 +186,7 @@ class LocalTrainer:
             epoch += 1
 
     def _run_poisson(
-        self, task: LocalTask, optimiser: Optimiser, anchor: list[Tensor]
+        self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
         """Take the plan's steps, each on a Poisson batch, an empty one included."""
         features = torch.from_numpy(task.records.features)
@@ -197,7 +203,7 @@ class LocalTrainer:
             gradients, batch_loss = self._compute(
                 features[chosen], labels[chosen], task.noise, owners=owners
             )
-            self._step(optimiser, gradients, task.proximal_mu, anchor)
+            self._step(optimiser, gradients, pull)
             del gradients  # before the next are made
             loss_sum += batch_loss
             seen += len(chosen)
@@ -224,21 +230,22 @@ class LocalTrainer:
         gradients = differentiate(loss / divisor, self._parameters)
         return gradients, float(loss.detach())
 
-    def _step(
-        self,
-        optimiser: Optimiser,
-        gradients: Sequence[Tensor],
-        proximal_mu: float,
-        anchor: list[Tensor],
-    ) -> None:
-        if proximal_mu:
-            # FedProx (Li et al. 2018, eq. 2): the gradient of mu/2 |w - w_t|^2. It depends on no
-            # record, so that under DP it is added after the noise.
-            gradients = [
-                g + proximal_mu * (p.detach() - a)
-                for g, p, a in zip(gradients, self._parameters, anchor, strict=True)
-            ]
-        optimiser.step(gradients)
+    def _step(self, optimiser: Optimiser, gradients: Sequence[Tensor], pull: Pull) -> None:
+        optimiser.step(pull.add(gradients, self._parameters))
+
+    def _make_pull(self, task: LocalTask) -> Pull:
+        """Return what the task adds to every gradient."""
+        if not task.proximal_mu and task.correction is None:
+            return _NO_PULL
+        anchor = self._copy_parameters(task.start if task.anchor is None else task.anchor)
+        correction = () if task.correction is None else self._copy_parameters(task.correction)
+        return Pull(task.proximal_mu, anchor, correction)
+
+    def _copy_parameters(self, vector: Vector) -> list[Tensor]:
+        """Return the part of a flat vector `(d,)` that belongs to each trained parameter."""
+        parts = self._state.layout.split(vector)
+        named = self._model.named_parameters()
+        return [torch.from_numpy(parts[name].copy()) for name, p in named if p.requires_grad]
 
 
 def _draw_batch(
