@@ -48,6 +48,13 @@ class ModelSection(Section):
         ge=2,
         description="How many ids a model of text or items can read; default: the classes.",
     )
+    predict: Literal["last", "every"] | None = Field(
+        None,
+        description=(
+            "lstm, gru, transformer on text: train on what follows the last position, or on what"
+            " follows every one; tested is the last. Default: last."
+        ),
+    )
     layers: int | None = Field(
         None,
         ge=1,

@@ -26,7 +26,15 @@ from fedtrain.models.sizes import Sizes
 from fedtrain.user_function import call_function, describe_exception, is_function_reference
 
 INPUT_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
-OPTIONAL_KEYS: Final = ("initialisation", "dropout", "embedding", "vocabulary", "layers", "heads")
+OPTIONAL_KEYS: Final = (
+    "initialisation",
+    "dropout",
+    "embedding",
+    "vocabulary",
+    "predict",
+    "layers",
+    "heads",
+)
 
 
 def build_model(

@@ -1,7 +1,8 @@
 """Networks that read a sequence step by step or all at once, and say what comes next.
 
-`forward` gives logits at the last position. `predict_positions` gives them at each, from what is
-before it alone: with it one record trains as many predictions as it has positions.
+`forward` gives logits at the last position. Where `model.predict = "every"`, it gives in training
+`Predictions` at each position, from that and those before it alone: so one record trains as many
+predictions as it has positions.
 
 Shapes: n records, l positions, e features, C classes.
 
@@ -12,7 +13,7 @@ References:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +36,44 @@ _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 }
 
 
+class Predictions(NamedTuple):
+    """What a model predicts at each position, and what comes after each but the last.
+
+    Attributes:
+        logits: `(n, l, C)`.
+        following: Ids `(n, l - 1)`; after the last position comes the record's label.
+    """
+
+    logits: Tensor
+    following: Tensor
+
+
 class SequenceModel(nn.Module, ABC):
     """What maps a sequence to a vector a position, and each vector to logits."""
 
     output: nn.Linear
 
+    def __init__(self, section: ModelSection, sizes: Sizes) -> None:
+        super().__init__()
+        self._predicts_every = section.predict == "every"
+        if self._predicts_every and section.vocabulary not in (None, sizes.classes):
+            raise ConfigError(
+                f"model.predict = 'every' needs a class for each id, model.vocabulary ="
+                f" {section.vocabulary} and {sizes.classes} classes differ; remove model.vocabulary"
+            )
+        if self._predicts_every and not sizes.is_discrete:
+            raise ConfigError(
+                "model.predict = 'every' needs records of ids; set 'last' for quantities"
+            )
+
     @abstractmethod
     def read(self, inputs: Tensor) -> Tensor:
         """Return `(n, l, e)`; what is at a position follows from it and those before it."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits at the last position, `(n, C)`."""
+    def forward(self, inputs: Tensor) -> Tensor | Predictions:
+        """Return logits at the last position, `(n, C)`; or in training those at every."""
+        if self.training and self._predicts_every:
+            return Predictions(self.predict_positions(inputs), inputs[:, 1:])
         logits: Tensor = self.output(self.read(inputs)[:, -1])
         return logits
 
@@ -59,7 +87,7 @@ class Recurrent(SequenceModel):
     """An embedding or the steps as they are, recurrent layers, and one linear layer."""
 
     def __init__(self, section: ModelSection, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(section, sizes)
         _, width = read_sequence(section, sizes)
         hidden = read_hidden(section)
         if not hidden:
@@ -88,7 +116,7 @@ class Transformer(SequenceModel):
     """Token and place embeddings, blocks of masked self-attention, and one linear layer."""
 
     def __init__(self, section: ModelSection, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(section, sizes)
         positions, features = read_sequence(section, sizes)
         width = section.embedding or WIDTH
         if sizes.is_discrete:
