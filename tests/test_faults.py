@@ -296,7 +296,7 @@ def test_disk_that_is_full_at_once_leaves_nothing(folder):
     assert not (folder / "a").exists()
 
 
-@pytest.mark.parametrize("kib", [8, 40])
+@pytest.mark.parametrize("kib", [8, pytest.param(40, marks=pytest.mark.slow)])
 def test_full_disk_keeps_what_is_committed(simulate, folder, whole, kib):
     process = start("--quiet", *LONG, limit=kib * 1024)
     out, err = process.communicate(timeout=60)
@@ -308,7 +308,7 @@ def test_full_disk_keeps_what_is_committed(simulate, folder, whole, kib):
     assert read_results(folder / "a") == whole
 
 
-@pytest.mark.parametrize("wanted", [0, 1])
+@pytest.mark.parametrize("wanted", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_interrupted_run_goes_on_to_the_same_bytes(simulate, folder, whole, wanted):
     process = start(*LONG)
     wait_for(folder / "a", wanted, process)
@@ -321,6 +321,7 @@ def test_interrupted_run_goes_on_to_the_same_bytes(simulate, folder, whole, want
     assert read_results(folder / "a") == whole
 
 
+@pytest.mark.slow
 def test_killed_worker_changes_nothing(folder, whole):
     process = start(*LONG, "--set", "simulation.workers=2")
     wait_for(folder / "a", 3, process)

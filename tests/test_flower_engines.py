@@ -257,6 +257,7 @@ def test_bundle_installs_nothing():
     assert project["dependencies"] == []
 
 
+@pytest.mark.slow
 def test_superlink_run_equals_the_simulation(superlink):
     shown = superlink.run(SHORTEST, "shortest")
     run = superlink.folder / "shortest"
@@ -265,6 +266,7 @@ def test_superlink_run_equals_the_simulation(superlink):
     assert_equal_runs(run, simulate(superlink, "shortest"))
 
 
+@pytest.mark.slow
 def test_superlink_run_that_cannot_start_says_why(superlink):
     shown = superlink.run(SHORTEST, "wrong", "--run-config", 'set="federation.rounds=0"')
     assert "federation.rounds = 0: input should be greater than or equal to 1" in shown

@@ -65,6 +65,7 @@ def test_digits_at_epsilon_8_reach_85_percent(tmp_path):
     assert last["delta"] == 1e-5
 
 
+@pytest.mark.slow
 def test_heart_disease_is_as_good_as_the_pooled_rows(tmp_path, shared_data):
     directory = run(tmp_path / "run", "heart_disease", f"data.path={shared_data('heart_disease')}")
     saved = json.loads((directory.path / "model.json").read_text())

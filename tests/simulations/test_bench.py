@@ -33,6 +33,7 @@ def test_bench_measures_every_contender_or_says_why_not(monkeypatch):
     assert bare.memory is None or bare.memory > 2**20
 
 
+@pytest.mark.slow
 def test_bench_command_prints_one_json_object_with_both_worker_counts(capsys):
     assert main(["bench", "simulate", "--workload", "smoke", "--repeats", "1", "--json"]) == 0
     rows = {row["contender"]: row for row in json.loads(capsys.readouterr().out)["smoke"]}

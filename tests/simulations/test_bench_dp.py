@@ -30,6 +30,7 @@ def test_case_has_its_number_of_parameters_and_ten_logits(name):
     assert model(make_batch(name, 2)[0]).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_bench_dp_prints_one_json_object_with_every_contender(capsys):
     command = ["bench", "dp", "--models", "mlp", "--batches", "2", "--seconds", "0", "--json"]
     assert main(command) == 0

@@ -20,6 +20,7 @@ def in_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
+@pytest.mark.slow
 def test_own_study_learns_under_privacy(in_folder, tmp_path, capsys):
     assert cli.main(["simulate", "study.toml", "--out", str(tmp_path / "run"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)

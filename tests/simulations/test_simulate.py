@@ -202,7 +202,10 @@ def test_run_whose_sites_all_diverge_goes_on_to_its_end_and_has_failed(tmp_path)
     assert json.loads((path / "state.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize("strategy", ["FedAdam", "FedMedian", "Krum", "QFedAvg", "FedProx"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["FedAdam", "FedMedian", "Krum", pytest.param("QFedAvg", marks=pytest.mark.slow), "FedProx"],
+)
 def test_strategies_run_through_the_whole_federation(tmp_path, strategy):
     mode = "protocol" if strategy in AVERAGING_STRATEGIES else "off"
     directory = run(
@@ -216,7 +219,9 @@ def test_strategies_run_through_the_whole_federation(tmp_path, strategy):
     assert lines[-1]["val_loss"] != lines[0]["val_loss"]
 
 
-@pytest.mark.parametrize("text", [SMALL, PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize(
+    "text", [SMALL, pytest.param(PRIVATE, marks=pytest.mark.slow)], ids=["plain", "private"]
+)
 def test_killed_run_resumes_to_the_same_bytes(tmp_path, text):
     scenario = tmp_path / "scenario.toml"
     scenario.write_text(text.replace("rounds = ", "strategy = 'FedAdam'\nrounds = 1"))

@@ -137,6 +137,7 @@ def test_suppressed_metrics_are_nowhere_in_the_coordinators_files(runs):
     assert not list((runs("adaptive").path / "sites").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bytes(tmp_path):
     scenario = tmp_path / "scenario.toml"
     scenario.write_text(ADAPTIVE)
