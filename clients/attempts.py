@@ -17,7 +17,7 @@ from fedtrain.config import to_canonical
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.protocol import PREPARATION_TEXT, PROXIMAL_MU, SERVER_ROUND, UPDATE_NORM
+from fedtrain.protocol import PREPARATION_TEXT, PROXIMAL_MU, RATE_FACTOR, SERVER_ROUND, UPDATE_NORM
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.messages import Advertisement, RoundContext
 from fedtrain.secagg.policy import SitePolicy
@@ -27,10 +27,10 @@ from fedtrain.secagg.site import SiteSession
 from fedtrain.secagg.store import MemoryStore
 
 from .custody import Custody
-from .site import Site, read_clip, read_proximal_mu, read_text
+from .site import Site, read_bound_number, read_proximal_mu, read_text
 
 # What of an announcement's config record the round is computed from.
-_KEPT: Final = (SERVER_ROUND, PREPARATION_TEXT, PROXIMAL_MU, UPDATE_NORM)
+_KEPT: Final = (SERVER_ROUND, PREPARATION_TEXT, PROXIMAL_MU, UPDATE_NORM, RATE_FACTOR)
 
 
 @dataclass
@@ -83,7 +83,7 @@ def begin_attempt(
     answer = session.advertise(
         announced,
         config_digest=bytes.fromhex(site.runtime.digest),
-        model_digest=compute_model_digest(vector, read_clip(site.config, record)),
+        model_digest=compute_model_digest(vector, read_bound_number(site.config, record)),
     )
     attempt = Attempt(session, purpose, record, vector, len(announced.cohort))
     if site.simulated:
@@ -111,7 +111,7 @@ def find_attempt(site: Site, record: ConfigRecord, purpose: str) -> Attempt:
         raise PeerError("this site has not advertised keys in this run")
     session = _open_session(site, custody, context)
     announced, vector = _unpack(data)
-    digest = compute_model_digest(vector, read_clip(site.config, announced))
+    digest = compute_model_digest(vector, read_bound_number(site.config, announced))
     if (announced[SERVER_ROUND], digest) != (context.round, context.model_digest):
         # A process ended between the two; the attempt cannot go on.
         raise PeerError("what was announced to this site is of another attempt than its keys")

@@ -46,6 +46,7 @@ from .site import (
     Site,
     check_index,
     identify_site,
+    compute_rate_factor,
     open_site,
     read_clip,
     read_config,
@@ -205,6 +206,8 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
+        correction=begun.correction,
+        rate_factor=compute_rate_factor(site.config, record, round_),
         if not site.config.privacy.covers_sites:
             raise update
         # Its data may be why. A site that dropped out would say so: it stays, with no change.

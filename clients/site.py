@@ -9,7 +9,16 @@ from fedtrain.config import Config
 from fedtrain.errors import ConfigError, PeerError
 from fedtrain.plan import build_site_plan
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT, PROXIMAL_MU, RUN_ID, UPDATE_NORM
+from fedtrain.protocol import (
+    CONFIG,
+    CONFIG_DIGEST,
+    CONFIG_TEXT,
+    PROXIMAL_MU,
+    RATE_FACTOR,
+    RUN_ID,
+    UPDATE_NORM,
+)
+from fedtrain.training.schedules import read_schedule
 
 from .custody import Custody, open_custody
 from .runtime import Runtime, open_runtime
@@ -128,6 +137,36 @@ def read_text(record: ConfigRecord, key: str) -> str:
 def read_proximal_mu(record: ConfigRecord) -> float:
     """Return FedProx's coefficient; 0 where the message has none."""
     return float(read_number(record, PROXIMAL_MU)) if PROXIMAL_MU in record else 0.0
+
+
+def read_plateau_factor(config: Config, record: ConfigRecord) -> float | None:
+    """Return what the coordinator found in the losses so far; None where the rate ignores them.
+
+    Raises:
+        PeerError: It is missing, or not above 0 and at most 1.
+    """
+    if config.training.schedule != "plateau":
+        return None
+    factor = float(read_number(record, RATE_FACTOR))
+    if not 0 < factor <= 1:
+        raise PeerError(f"the round's '{RATE_FACTOR}' is {factor:g}, it must be in (0, 1]")
+    return factor
+
+
+def read_bound_number(config: Config, record: ConfigRecord) -> float | None:
+    """Return what of a round every mask key is bound to beside the model: its clip or rate."""
+    clip = read_clip(config, record)
+    return read_plateau_factor(config, record) if clip is None and RATE_FACTOR in record else clip
+
+
+def compute_rate_factor(config: Config, record: ConfigRecord, round: int) -> float:
+    """Return what a round multiplies the learning rate by."""
+    schedule = read_schedule(config.training)
+    if schedule is None:
+        return 1.0
+    found = read_plateau_factor(config, record)
+    own = schedule.compute_factor(round, total=config.federation.rounds)
+    return own if found is None else own * found
 
 
 def read_clip(config: Config, record: ConfigRecord) -> float | None:

@@ -57,7 +57,8 @@ def compute_model_digest(vector: Vector, clip: float | None = None) -> bytes:
         vector: Global model, `(d,)`.
         clip: The round's adaptive clip. The noise is made for the scale that follows from it, a
             power of two: a site with another clip than its peers could stand nearly twice as high
-            above theirs.
+            above theirs. Or, where there is none, the plateau's factor of the learning rate: were
+            that of all other sites tiny, so would their updates be, and the sum one site's.
     """
     return bind_clip(hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).digest(), clip)
 

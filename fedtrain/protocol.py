@@ -39,6 +39,7 @@ PROXIMAL_MU: Final = "proximal-mu"
 UPDATE_NORM: Final = "update-norm"
 
 # Actions of secure aggregation (`train.secagg_share`): a site answers them from one state.
+RATE_FACTOR: Final = "rate-factor"
 SECAGG_ACTION: Final = ".secagg_"
 
 # Record of secure aggregation: the protocol's own message, encoded, and what it is for.

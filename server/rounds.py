@@ -35,6 +35,7 @@ from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.protocol import (
     PARAMETERS,
     PREPARATION_TEXT,
+    RATE_FACTOR,
     SERVER_ROUND,
     TRAIN_LOSS,
     UPDATE_NORM,
@@ -42,6 +43,7 @@ from fedtrain.protocol import (
 from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.metrics import compute_metrics
+from fedtrain.training.schedules import has_stalled, read_schedule
 
 from .cohort import draw_cohort
 from .collect import Tally, fold, sift, sift_sum
@@ -116,6 +118,7 @@ class Rounds:
         self._folds = needs_average_only(self._config.federation.strategy)
         self._spent = {member.name: 0 for member in setting.members}
         self._trainer: LocalTrainer | None = None
+        self._losses: list[float] = []
         check_cohort(self._config.federation, self._largest_cohort())
 
     def run(self) -> None:
@@ -130,6 +133,9 @@ class Rounds:
         if self._observer is not None:
             self._observer.on_start(rounds=rounds, done=done, sites=len(self._setting.members))
         for round_ in range(done + 1, rounds + 1):
+            if self._has_stalled():
+                log.info("stopped_early round=%d", round_ - 1)
+                return
             vector = self._run_round(round_, vector)
 
     def _restore(self) -> Vector:
@@ -145,7 +151,13 @@ class Rounds:
             self._clip = replace(self._clip, max_update_norm=norm)
         for entry in self._run.read_ledger():
             self._spent[entry.site] += 1
+        self._losses = [line["val_loss"] for line in self._run.read_metrics() if "val_loss" in line]
         return arrays[PARAMETERS]
+
+    def _has_stalled(self) -> bool:
+        """Say whether the validation loss has not fallen for `federation.patience` evaluations."""
+        patience = self._config.federation.patience
+        return patience is not None and has_stalled(self._losses, patience)
 
     def _run_round(self, round_: int, vector: Vector) -> Vector:
         started = time.perf_counter()
@@ -169,6 +181,8 @@ class Rounds:
             best_loss=self._find_best(metrics),
             left=self._left,
         )
+        if "val_loss" in metrics:
+            self._losses.append(metrics["val_loss"])
         log.info("round_committed %s", " ".join(describe_line(metrics)))
         if self._observer is not None:
             self._observer.on_round(metrics)
@@ -203,6 +217,8 @@ class Rounds:
             metrics["train_loss"] = float(train_loss[TRAIN_LOSS])  # type: ignore[arg-type]
         if self._clip is not None:
             metrics["update_norm"] = self._clip.max_update_norm
+        if self._follows_losses():
+            metrics["rate_factor"] = self._compute_plateau_factor()
         self._note_left(round_, tally.left)
         ledger = self._record(round_, cohort if messages else (), tally)
         if aggregated is None:
@@ -217,7 +233,26 @@ class Rounds:
                 f"the global model is not finite after round {round_}; lower"
                 f" training.learning_rate = {self._config.training.learning_rate:g}"
             )
-        return Trained(result, metrics, ledger)
+        return Trained(self._shorten_step(round_, vector, result), metrics, ledger)
+
+    def _shorten_step(self, round_: int, start: Vector, result: Vector) -> Vector:
+        """Go from the round's start towards the strategy's result as far as the schedule says."""
+        schedule = read_schedule(self._config.federation)
+        if schedule is None:
+            return result
+        factor = schedule.compute_factor(round_, total=self._config.federation.rounds)
+        factor *= schedule.compute_plateau_factor(self._losses)
+        shortened: Vector = start + np.float32(factor) * (result - start)
+        return shortened
+
+    def _follows_losses(self) -> bool:
+        """Say whether the sites' learning rate follows from validation losses."""
+        return self._config.training.schedule == "plateau"
+
+    def _compute_plateau_factor(self) -> float:
+        """Return what the losses so far multiply the sites' learning rate by."""
+        schedule = read_schedule(self._config.training)
+        return 1.0 if schedule is None else schedule.compute_plateau_factor(self._losses)
 
     def _collect(
         self, messages: list[Message], tally: Tally, *, round_: int, size: int
@@ -383,6 +418,8 @@ class Rounds:
         record = ConfigRecord(dict(self._base))
         if self._clip is not None:
             record[UPDATE_NORM] = self._clip.max_update_norm
+        if self._follows_losses():
+            record[RATE_FACTOR] = self._compute_plateau_factor()
         return record
 
     def _save_clip(self) -> dict[str, NDArray[Any]]:

@@ -32,6 +32,7 @@ from fedtrain.protocol import (
     PARAMETERS,
     PREPARATION_TEXT,
     PROXIMAL_MU,
+    RATE_FACTOR,
     SERVER_ROUND,
     TEST_SUMS,
     TRAIN_LOSS,
@@ -258,7 +259,7 @@ class SecureGrid(CohortGrid):
             attempt=self._attempt,
             roster_digest=compute_roster_digest(self._roster),
             config_digest=bytes.fromhex(self._digest),
-            model_digest=compute_model_digest(vector, _read_clip(record)),
+            model_digest=compute_model_digest(vector, _read_bound_number(record)),
             cohort=last.cohort,
             threshold=last.threshold,
             length=encoding.length,
@@ -285,4 +286,10 @@ class SecureGrid(CohortGrid):
 def _read_clip(record: ConfigRecord) -> float | None:
     """Return the round's adaptive clip, where there is one."""
     value = record.get(UPDATE_NORM)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _read_bound_number(record: ConfigRecord) -> float | None:
+    """Return what of a round every mask key is bound to beside the model: its clip or rate."""
+    value = record.get(UPDATE_NORM, record.get(RATE_FACTOR))
     return float(value) if isinstance(value, int | float) else None

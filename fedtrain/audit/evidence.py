@@ -27,7 +27,7 @@ T = TypeVar("T")
 LINE_FILES: Final = ("metrics.jsonl", "ledger.jsonl", "transcript.jsonl")
 _WHOLE: Final = ("round", "cohort", "survivors", "threshold", "bytes_up", "bytes_down")
 _METRICS: Final = frozenset(
-    {*_WHOLE, "void", "train_loss", "update_norm", "delta", "epsilon", "seconds"}
+    {*_WHOLE, "void", "train_loss", "update_norm", "rate_factor", "delta", "epsilon", "seconds"}
     | {f"{whom}_{what}" for whom in ("site", "coordinator") for what in ("epsilon", "delta")}
     | {
         f"{split}_{name}"

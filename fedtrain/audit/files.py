@@ -15,6 +15,7 @@ from fedtrain.errors import AuditError
 from fedtrain.models.saved import load_saved_model
 from fedtrain.params import ModelState, Vector, compute_vector_digest
 from fedtrain.secagg.policy import compute_default_threshold
+from fedtrain.training.schedules import has_stalled
 from fedtrain.user_function import is_function_reference
 
 PARAMETERS: Final = "parameters"
@@ -28,12 +29,19 @@ def check_config(evidence: Evidence) -> int:
     return 3
 
 
+def _ended_early(evidence: Evidence) -> bool:
+    """Say whether the committed validation losses are why the run ended before its last round."""
+    patience = evidence.config.federation.patience
+    losses = [line["val_loss"] for line in evidence.metrics if "val_loss" in line]
+    return patience is not None and has_stalled(losses, patience)
+
+
 def check_lengths(evidence: Evidence) -> int:
     """Check that the line files are what was committed, and as many lines as rounds."""
     state, rounds = evidence.state, evidence.config.federation.rounds
     if state.rounds != rounds or not 0 <= state.round <= rounds:
         raise AuditError(f"state.json: round {state.round} of {state.rounds}, config: {rounds}")
-    if state.status == "finished" and state.round != rounds:
+    if state.status == "finished" and state.round != rounds and not _ended_early(evidence):
         raise AuditError(f"state.json: finished after round {state.round} of {rounds}")
     if state.sites != evidence.config.partition.sites:
         raise AuditError(

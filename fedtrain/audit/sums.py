@@ -98,9 +98,11 @@ def check_models(evidence: Evidence) -> int:
     """Check that each sum was over the model that the sum before it left behind.
 
     A void round leaves its model as it was; the last evaluation was of the last checkpoint. An
-    adaptive clip is bound to the model that it was sent with.
+    adaptive clip, or a plateau's learning rate, is bound to the model that it was sent with.
     """
-    clips = {line["round"]: line.get("update_norm") for line in evidence.metrics}
+    clips = {
+        line["round"]: line.get("update_norm", line.get("rate_factor")) for line in evidence.metrics
+    }
     current: bytes | None = None
     best, state = None, evidence.state
     for one in evidence.sums:

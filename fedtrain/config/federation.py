@@ -4,6 +4,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from fedtrain.config.schedule import verify_schedule
 from fedtrain.config.section import Section
 
 STRATEGIES: Final = (
@@ -91,7 +92,26 @@ class FederationSection(Section):
             )
         if self.sites_per_round is not None and self.min_survivors > self.sites_per_round:
             raise ValueError(
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Evaluations without a lower validation loss after which the run ends early. Default:"
+            " all rounds are run."
+        ),
+    )
+    schedule: Literal["step", "cosine", "plateau"] | None = Field(
+        None,
+        description=(
+            "How the coordinator's step towards the strategy's result falls over the rounds; see"
+            " training.schedule. Default: it takes the whole step."
+        ),
+    )
+    schedule_rounds: int | None = Field(None, ge=1, description="As in training.")
+    schedule_factor: float | None = Field(None, gt=0, lt=1, description="As in training.")
+    warmup_rounds: int | None = Field(None, ge=1, description="As in training.")
                 f"min_survivors = {self.min_survivors} is above sites_per_round ="
                 f" {self.sites_per_round}; lower it"
             )
         return self
+        verify_schedule(self.schedule, rounds=self.schedule_rounds, factor=self.schedule_factor)

@@ -4,16 +4,67 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from fedtrain.config.schedule import verify_schedule
 from fedtrain.config.section import Section
 
 
 class TrainingSection(Section):
     """What a site does in a round."""
 
-    optimiser: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Local optimiser.")
+    optimiser: Literal["sgd", "adam", "adamw", "rmsprop"] = Field(
+        "sgd", description="Local optimiser."
+    )
     learning_rate: float = Field(0.1, gt=0, description="Local learning rate.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd and rmsprop.")
+    nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum. Default: false.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay (L2).")
+    l1: float | None = Field(
+        None, gt=0, description="Coefficient of the sum of absolute parameters, added to the loss."
+    )
+    max_grad_norm: float | None = Field(
+        None,
+        gt=0,
+        description="L2 clip of a batch's gradient, without DP-SGD, which clips each record's.",
+    )
+    loss: Literal["cross_entropy", "focal", "bce", "mse", "mae", "huber", "quantile"] | None = (
+        Field(
+            None,
+            description=(
+                "cross_entropy, focal or bce (one against the rest) of classes; bce of several labels;"
+                " mse, mae, huber or quantile of numbers. Default: the first that fits the task."
+            ),
+        )
+    )
+    label_smoothing: float | None = Field(
+        None, gt=0, lt=1, description="cross_entropy: share of each label spread over all classes."
+    )
+    focal_gamma: float | None = Field(
+        None, ge=1, le=10, description="focal: exponent that makes easy records count less. 2."
+    )
+    huber_delta: float | None = Field(
+        None,
+        gt=0,
+        description="huber: error above which it grows linearly, in widths of the target. 0.1.",
+    )
+    quantile: float | None = Field(
+        None, gt=0, lt=1, description="quantile: which quantile is predicted. 0.5, the median."
+    )
+    schedule: Literal["step", "cosine", "plateau"] | None = Field(
+        None,
+        description=(
+            "How the local learning rate falls over the rounds: step, cosine (to 0 at the end), or"
+            " plateau (where the validation loss stalls). Default: it does not."
+        ),
+    )
+    schedule_rounds: int | None = Field(
+        None, ge=1, description="step: rounds from drop to drop; plateau: rounds without progress."
+    )
+    schedule_factor: float | None = Field(
+        None, gt=0, lt=1, description="step, plateau: what a drop multiplies the rate by. 0.5."
+    )
+    warmup_rounds: int | None = Field(
+        None, ge=1, description="First rounds in which the local learning rate rises linearly."
+    )
     sampling: Literal["shuffle", "poisson"] = Field(
         "shuffle",
         description=(
@@ -43,8 +94,32 @@ class TrainingSection(Section):
                 f"local_epochs = {self.local_epochs} and local_steps = {self.local_steps} exclude"
                 " each other; keep one"
             )
+        _check_loss(self)
+        verify_schedule(self.schedule, rounds=self.schedule_rounds, factor=self.schedule_factor)
+        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
+            raise ValueError(
+                f"nesterov = true needs momentum of sgd, optimiser = '{self.optimiser}' with"
+                f" momentum = {self.momentum:g} has none; set momentum = 0.9 or remove it"
+            )
         if self.sampling == "poisson":
             for key in ("sample_rate", "expected_batch_size"):
                 if getattr(self, key) is None:
                     raise ValueError(f"{key} is missing; sampling = 'poisson' needs it")
         return self
+
+
+def _check_loss(section: TrainingSection) -> None:
+    """Refuse the parameter of a loss that is not trained with."""
+    loss = section.loss or "cross_entropy"
+    for key, owner in (
+        ("label_smoothing", "cross_entropy"),
+        ("focal_gamma", "focal"),
+        ("huber_delta", "huber"),
+        ("quantile", "quantile"),
+    ):
+        value = getattr(section, key)
+        if value is not None and loss != owner:
+            raise ValueError(
+                f"{key} = {value:g} has no effect while loss = '{loss}'; set loss = '{owner}' or"
+                " remove it"
+            )

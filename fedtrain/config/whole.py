@@ -9,6 +9,7 @@ from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
 from fedtrain.config.model import ModelSection
 from fedtrain.config.privacy import PrivacySection
+from fedtrain.config.learning import check_learning
 from fedtrain.config.run import RunSection, SimulationSection
 from fedtrain.config.section import Section
 from fedtrain.config.secure_aggregation import SecureAggregationSection
@@ -48,6 +49,7 @@ class Config(Section):
 
 
 def _check_privacy(config: Config) -> None:
+        check_learning(self)
     """Refuse what would release something of a shard beside the update, whatever the unit."""
     under = f"under privacy.unit = '{config.privacy.unit}'"
     if config.federation.weighting == "examples":

@@ -20,6 +20,7 @@ from fedtrain.training.attention_rule import ATTENTION_RULES
 from fedtrain.training.contributions import CANCELLATION, Contribution, Groups, Samples
 from fedtrain.training.gradients import run_hooks
 from fedtrain.training.layer_rules import LAYER_RULES
+from fedtrain.training.losses import Loss
 from fedtrain.training.recurrent_rules import RECURRENT_RULES
 from fedtrain.training.tape import Followed, Rule, follow
 
@@ -50,17 +51,24 @@ class BookKeeper:
         (arXiv:2210.00038): book-keeping; Li et al. 2022 (arXiv:2110.05679): ghost norms.
     """
 
-    def __init__(self, model: nn.Module, *, fallback: Rule | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        fallback: Rule | None = None,
+        loss: Loss = functional.cross_entropy,
+    ) -> None:
         """Follow a model's trainable layers.
 
         Args:
             model: Its layers' own forward functions are back in place between calls.
             fallback: Follows a layer that has no rule, with everything inside it.
+            loss: Gives one number a record, of that record alone.
 
         Raises:
             ConfigError: A trainable layer has no rule, and there is no fallback or it refuses.
         """
-        self._model = model
+        self._model, self._loss = model, loss
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._layers = list(_follow_layers(model, fallback))
         self._parts = [part for layer in self._layers for part in layer.parts]
@@ -82,7 +90,7 @@ class BookKeeper:
 
         Args:
             features: `(B, *input_shape)`; B may be 0.
-            labels: `(B,)`.
+            labels: `(B,)`, or what else the loss compares outputs with, one row a record.
             max_grad_norm: L2 bound of what one record or person adds.
             owners: Person of each record, `(B,)` int64: what is clipped is then the mean of a
                 person's gradients in this batch. None: each record is its own.
@@ -155,7 +163,7 @@ class BookKeeper:
         """Return the losses `(B,)` and what one backward pass leaves of each parameter."""
         try:
             with follow(self._layers, self._parameters):
-                losses = functional.cross_entropy(self._model(features), labels, reduction="none")
+                losses = self._loss(self._model(features), labels, reduction="none")
                 for part in self._parts:
                     part.verify_rows(len(labels))
                 if losses.requires_grad:

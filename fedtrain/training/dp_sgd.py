@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedtrain.errors import ConfigError
 from fedtrain.models.dp_rules import verify_private_model
@@ -22,6 +23,7 @@ from fedtrain.plan import RecordPlan
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.book_keeping import BookKeeper
 from fedtrain.training.contributions import Contribution, Samples
+from fedtrain.training.losses import Loss
 from fedtrain.training.tape import Followed, Part
 
 Sampler = Callable[[Tensor, Tensor], dict[Tensor, Tensor]]
@@ -38,9 +40,11 @@ class PrivateGradients:
         * An empty batch gives pure noise of the same deviation.
     """
 
-    def __init__(self, model: nn.Module, plan: RecordPlan) -> None:
+    def __init__(
+        self, model: nn.Module, plan: RecordPlan, *, loss: Loss = functional.cross_entropy
+    ) -> None:
         self._plan = plan
-        self._keeper = make_book_keeper(model)
+        self._keeper = make_book_keeper(model, loss=loss)
         self._sizes = [p.numel() for p in model.parameters() if p.requires_grad]
 
     def compute(
@@ -77,15 +81,15 @@ class PrivateGradients:
         return [piece.view_as(part) for piece, part in zip(pieces, total, strict=True)], loss_sum
 
 
-def make_book_keeper(model: nn.Module) -> BookKeeper:
-    """Return what makes clipped sums of a model's gradients.
+def make_book_keeper(model: nn.Module, *, loss: Loss = functional.cross_entropy) -> BookKeeper:
+    """Return what makes clipped sums of a model's gradients, of a loss that is a sum over records.
 
     Raises:
         ConfigError: The model breaks a rule of differential privacy, or has a layer of which
             nobody knows per-record gradients.
     """
     verify_private_model(model)
-    return BookKeeper(model, fallback=follow_with_opacus)
+    return BookKeeper(model, fallback=follow_with_opacus, loss=loss)
 
 
 class _OpacusPart(Part):

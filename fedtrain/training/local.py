@@ -9,6 +9,7 @@ Shapes: n records at the site, d the length of the flat parameter vector.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,16 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
 from fedtrain.errors import DataError, PeerError
-from fedtrain.params import ModelState, Vector, is_finite
+from fedtrain.params import Layout, ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
+from fedtrain.training.losses import build_loss
 from fedtrain.training.metrics import MetricSums, compute_metric_sums
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 from fedtrain.training.pull import Pull
@@ -55,6 +56,7 @@ class LocalTask:
         proximal_mu: FedProx's coefficient; 0 is none.
         anchor: What it pulls towards, `(d,)`; by default `start`.
         correction: SCAFFOLD's, added to the gradient of every step, `(d,)`; None is none.
+        rate_factor: What the round's schedule multiplies the learning rate by.
     """
 
     records: Split
@@ -65,6 +67,7 @@ class LocalTask:
     proximal_mu: float = 0.0
     anchor: Vector | None = field(default=None, repr=False)
     correction: Vector | None = field(default=None, repr=False)
+    rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,16 @@ class LocalTrainer:
         self._training = config.training
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._state = ModelState(model)
+        self._loss, self._reported_loss = build_loss(config), build_loss(config, training=False)
+        self._draws_units = config.model.dropout is not None
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
-        self._private = None if plan is None else PrivateGradients(model, plan)
+        self._private = None if plan is None else PrivateGradients(model, plan, loss=self._loss)
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the model's exchanged tensors."""
+        return self._state.layout
 
     def train(self, tasks: Sequence[LocalTask]) -> Iterator[LocalUpdate | PeerError]:
         """Train each task from its start; yield its update, or why there is none.
@@ -126,7 +136,7 @@ class LocalTrainer:
                 logits = self._model(features)
                 if not bool(torch.isfinite(logits).all()):
                     raise PeerError("the global model's outputs are not finite at this site")
-                loss_sum = float(functional.cross_entropy(logits, labels, reduction="sum"))
+                loss_sum = float(self._reported_loss(logits, labels, reduction="sum"))
                 sums = compute_metric_sums(logits, labels, loss_sum, histograms=histograms)
                 total = sums if total is None else total + sums
         if total is None:
@@ -137,10 +147,11 @@ class LocalTrainer:
         self._state.write(task.start)
         if not self._model.training:
             self._model.train()
-        optimiser = build_optimiser(self._training, self._parameters)
+        optimiser = build_optimiser(self._training, self._parameters, rate_factor=task.rate_factor)
         pull = self._make_pull(task)
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
-        loss_sum, seen, steps = run(task, optimiser, pull)
+        with self._seed_dropout(task.shuffling):
+            loss_sum, seen, steps = run(task, optimiser, pull)
         vector = self._state.read()
         if not is_finite(vector) or not math.isfinite(loss_sum):
             raise PeerError(
@@ -148,6 +159,17 @@ class LocalTrainer:
                 " steps; lower training.learning_rate or check the data"
             )
         return LocalUpdate(vector, loss_sum / seen if seen else 0.0, steps)
+
+    @contextmanager
+    def _seed_dropout(self, generator: torch.Generator) -> Iterator[None]:
+        """Let the units that dropout leaves out follow from the task, not from earlier ones."""
+        if not self._draws_units:
+            yield
+            return
+        seed = int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
 
     def _run_shuffled(
         self, task: LocalTask, optimiser: Optimiser, pull: Pull
@@ -157,7 +179,7 @@ class LocalTrainer:
         labels = torch.from_numpy(task.records.labels)
         loss_sum, seen, steps = 0.0, 0, 0
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
-            loss = functional.cross_entropy(self._model(batch_features), batch_labels)
+            loss = self._loss(self._model(batch_features), batch_labels)
             # Not named, so that they are freed before the next are made: 6 % of a CNN's step.
             self._step(optimiser, differentiate(loss, self._parameters), pull)
             loss_sum += loss.item() * len(batch_labels)
@@ -226,7 +248,7 @@ class LocalTrainer:
         if not len(labels):
             return [torch.zeros_like(p) for p in self._parameters], 0.0
         divisor = self._training.expected_batch_size or 1.0
-        loss = functional.cross_entropy(self._model(features), labels, reduction="sum")
+        loss = self._loss(self._model(features), labels, reduction="sum")
         gradients = differentiate(loss / divisor, self._parameters)
         return gradients, float(loss.detach())
 

@@ -30,7 +30,9 @@ class Sgd:
         learning_rate: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
+        self._nesterov = nesterov
         self._data = [parameter.detach() for parameter in parameters]
         self._learning_rate = learning_rate
         self._momentum = momentum
@@ -48,7 +50,10 @@ class Sgd:
             else:
                 torch._foreach_mul_(self._velocity, self._momentum)
                 torch._foreach_add_(self._velocity, steps)
-            steps = self._velocity
+            if self._nesterov:
+                steps = list(torch._foreach_add(steps, self._velocity, alpha=self._momentum))
+            else:
+                steps = self._velocity
         torch._foreach_add_(self._data, steps, alpha=-self._learning_rate)
 
 
@@ -67,10 +72,73 @@ class TorchOptimiser:
         self._optimiser.zero_grad(set_to_none=True)
 
 
-def build_optimiser(section: TrainingSection, parameters: Sequence[Tensor]) -> Optimiser:
-    """Return a fresh optimiser over the parameters, as the config asks."""
-    rate, decay = section.learning_rate, section.weight_decay
-    if section.optimiser == "sgd":
-        return Sgd(parameters, learning_rate=rate, momentum=section.momentum, weight_decay=decay)
-    kind = torch.optim.Adam if section.optimiser == "adam" else torch.optim.AdamW
-    return TorchOptimiser(parameters, kind(parameters, lr=rate, weight_decay=decay))
+class Reshaped:
+    """An optimiser that is given gradients with an L1 penalty, clipped, or both."""
+
+    def __init__(
+        self,
+        optimiser: Optimiser,
+        parameters: Sequence[Tensor],
+        *,
+        l1: float | None,
+        max_grad_norm: float | None,
+    ) -> None:
+        self._optimiser = optimiser
+        self._data = [parameter.detach() for parameter in parameters]
+        self._l1, self._max_grad_norm = l1, max_grad_norm
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step.
+
+        The penalty depends on no record, so that under DP it is added after the noise. The clip is
+        of the records' part alone: PyTorch's `clip_grad_norm_`.
+        """
+        steps = list(gradients)
+        if self._max_grad_norm is not None:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(steps)))
+            factor = torch.clamp(self._max_grad_norm / (norm + 1e-6), max=1.0)
+            steps = list(torch._foreach_mul(steps, factor))
+        if self._l1 is not None:
+            signs = torch._foreach_sign(self._data)
+            steps = list(torch._foreach_add(steps, signs, alpha=self._l1))
+        self._optimiser.step(steps)
+
+
+def build_optimiser(
+    section: TrainingSection, parameters: Sequence[Tensor], *, rate_factor: float = 1.0
+) -> Optimiser:
+    """Return a fresh optimiser over the parameters, as the config asks.
+
+    Args:
+        section: The config's `training`.
+        parameters: What it moves.
+        rate_factor: What the round's schedule multiplies the learning rate by.
+    """
+    optimiser = _build_plain(section, parameters, section.learning_rate * rate_factor)
+    if section.l1 is None and section.max_grad_norm is None:
+        return optimiser
+    return Reshaped(optimiser, parameters, l1=section.l1, max_grad_norm=section.max_grad_norm)
+
+
+def _build_plain(section: TrainingSection, parameters: Sequence[Tensor], rate: float) -> Optimiser:
+    decay, momentum = section.weight_decay, section.momentum
+    match section.optimiser:
+        case "sgd":
+            return Sgd(
+                parameters,
+                learning_rate=rate,
+                momentum=momentum,
+                weight_decay=decay,
+                nesterov=bool(section.nesterov),
+            )
+        case "rmsprop":
+            kind = torch.optim.RMSprop(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+            return TorchOptimiser(parameters, kind)
+        case "adam":
+            return TorchOptimiser(
+                parameters, torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+            )
+        case _:
+            return TorchOptimiser(
+                parameters, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+            )

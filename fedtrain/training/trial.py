@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
@@ -21,6 +20,7 @@ from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.dp_sgd import make_book_keeper
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.local import LocalTask, LocalTrainer
+from fedtrain.training.losses import build_loss
 from fedtrain.user_function import describe_exception, is_function_reference
 
 _RECORDS = 4
@@ -54,7 +54,7 @@ def verify_trainable(
         with torch.random.fork_rng(devices=[]):
             if private:
                 verify_records_independent(model, torch.from_numpy(features))
-                _verify_followed(copy.deepcopy(model), torch.from_numpy(features))
+                _verify_followed(copy.deepcopy(model), config, torch.from_numpy(features))
             _take_step(copy.deepcopy(model), config, features)
     except FedtrainError:
         raise
@@ -75,20 +75,21 @@ def _make_features(input_shape: tuple[int, ...], *, is_discrete: bool) -> np.nda
     return generator.normal(size=(_RECORDS, *input_shape)).astype(np.float32)
 
 
-def _verify_followed(model: nn.Module, features: Tensor) -> None:
+def _verify_followed(model: nn.Module, config: Config, features: Tensor) -> None:
     """Refuse a model that uses a parameter other than by calling the layer that holds it.
 
     A record's gradient is put together from what its layers were given, so that such a use would
     be missing from it. Batches of two sizes, for a layer that mistakes another dimension for the
     record's.
     """
-    keeper = make_book_keeper(model)
+    compute_loss = build_loss(config)
+    keeper = make_book_keeper(model, loss=compute_loss)
     model.eval()  # no dropout: a layer of Opacus' draws its own
     for count in (len(features), len(features) - 1):
         batch, labels = features[:count], torch.zeros(count, dtype=torch.int64)
         found, _ = keeper.compute_clipped_sum(batch, labels, max_grad_norm=math.inf)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        loss = functional.cross_entropy(model(batch), labels, reduction="sum")
+        loss = compute_loss(model(batch), labels, reduction="sum")
         expected = differentiate(loss, list(parameters.values()))
         scale = max(float(gradient.abs().max()) for gradient in expected)
         for name, ours, theirs in zip(parameters, found, expected, strict=True):

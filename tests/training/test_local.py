@@ -63,8 +63,16 @@ def train(trainer, task):
             "optimiser = 'adamw'\nlearning_rate = 0.01\nweight_decay = 0.1",
             lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
         ),
+        (
+            "learning_rate = 0.1\nmomentum = 0.9\nnesterov = true\nweight_decay = 0.01",
+            lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        ),
+        (
+            "optimiser = 'rmsprop'\nlearning_rate = 0.01\nmomentum = 0.5",
+            lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+        ),
     ],
-    ids=["sgd", "momentum", "adam", "adamw"],
+    ids=["sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop"],
 )
 def test_training_equals_a_plain_pytorch_loop(text, optimiser, records, make_task):
     trainer, start = make_trainer(f"[training]\nbatch_size = 16\nlocal_epochs = 2\n{text}")
@@ -173,3 +181,37 @@ def test_unused_parameters_stay(records, make_task):
     update = train(LocalTrainer(model, resolve(parse_config(""))), make_task(start))
     np.testing.assert_array_equal(update.vector[14:], start[14:])
     assert (update.vector[:14] != start[:14]).any()
+
+
+def test_batch_clip_and_l1_equal_a_plain_pytorch_loop(records, make_task):
+    text = "[training]\nbatch_size = 50\nlocal_steps = 3\nmax_grad_norm = 0.2\nl1 = 0.01"
+    trainer, start = make_trainer(text)
+    update = train(trainer, make_task(start))
+    model, generator = make_model(), torch.Generator().manual_seed(1)
+    x, y = torch.from_numpy(records.features), torch.from_numpy(records.labels)
+    for _ in range(3):
+        index = torch.randperm(50, generator=generator)
+        model.zero_grad()
+        functional.cross_entropy(model(x[index]), y[index]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * (parameter.grad + 0.01 * parameter.sign())
+    np.testing.assert_allclose(update.vector, ModelState(model).read(), rtol=1e-5, atol=1e-6)
+
+
+def test_schedules_factor_scales_the_learning_rate(make_task):
+    half, start = make_trainer("[training]\nlearning_rate = 0.1")
+    whole, _ = make_trainer("[training]\nlearning_rate = 0.05")
+    first = train(half, make_task(start, rate_factor=0.5)).vector
+    np.testing.assert_array_equal(first, train(whole, make_task(start)).vector)
+
+
+def test_units_left_out_follow_from_the_task_alone(records, make_task):
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    start = ModelState(model).read()
+    trainer = LocalTrainer(model, resolve(parse_config("[model]\ndropout = 0.5")))
+    first = train(trainer, make_task(start)).vector
+    torch.rand(3)
+    np.testing.assert_array_equal(first, train(trainer, make_task(start)).vector)
+    assert not np.array_equal(first, train(trainer, make_task(start, round=2)).vector)

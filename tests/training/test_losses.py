@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedtrain.config import parse_config
+from fedtrain.errors import ConfigError
+from fedtrain.training.book_keeping import BookKeeper
+from fedtrain.training.losses import build_loss
+
+LOSSES = [
+    "loss = 'cross_entropy'\nlabel_smoothing = 0.1",
+    "loss = 'focal'\nfocal_gamma = 3.0",
+    "loss = 'bce'",
+]
+
+
+def build(text):
+    return build_loss(parse_config(f"[training]\n{text}"))
+
+
+def make_batch(records=12, classes=4):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(records, 5, generator=generator)
+    return features, torch.randint(classes, (records,), generator=generator)
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_loss_of_a_batch_is_the_sum_of_its_records(text):
+    loss, (features, labels) = build(text), make_batch()
+    logits = features[:, :4]
+    each = torch.stack([loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
+    torch.testing.assert_close(loss(logits, labels, reduction="none"), each)
+    torch.testing.assert_close(loss(logits, labels, reduction="sum"), each.sum())
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_clipped_sum_of_a_loss_equals_one_backward_pass_a_record(text):
+    loss, (features, labels) = build(text), make_batch()
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4))
+    expected = [torch.zeros_like(p) for p in model.parameters()]
+    for i in range(len(labels)):
+        value = loss(model(features[i : i + 1]), labels[i : i + 1])
+        gradients = torch.autograd.grad(value, list(model.parameters()))
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        for total, gradient in zip(expected, gradients, strict=True):
+            total += gradient * min(1.0, 0.3 / float(norm))
+    found, _ = BookKeeper(model, loss=loss).compute_clipped_sum(features, labels, max_grad_norm=0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_focal_loss_counts_a_sure_record_less_than_cross_entropy():
+    sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.1, 0.0]])
+    label = torch.tensor([0])
+    focal, plain = build("loss = 'focal'"), build("")
+    share = plain(sure, label) / plain(unsure, label)
+    assert focal(sure, label) / focal(unsure, label) < share / 100
+
+
+def test_reported_loss_has_no_label_smoothing():
+    config = parse_config("[training]\nlabel_smoothing = 0.2")
+    logits, label = torch.tensor([[9.0, -9.0]]), torch.tensor([0])
+    assert build_loss(config)(logits, label) > 1
+    assert float(build_loss(config, training=False)(logits, label)) < 1e-6
+
+
+def test_default_loss_is_torchs_cross_entropy():
+    assert build("") is nn.functional.cross_entropy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("focal_gamma = 2.0", "no effect while loss = 'cross_entropy'"),
+        ("loss = 'mse'", "does not fit classes; choose cross_entropy"),
+        ("nesterov = true", "needs momentum"),
+        ("schedule = 'step'", "schedule_rounds is missing"),
+        ("schedule_factor = 0.5", "no effect while schedule is not set"),
+        ("warmup_rounds = 50", "above federation.rounds = 10"),
+        (
+            "schedule = 'plateau'\nschedule_rounds = 2\n[data]\nvalidation_fraction = 0",
+            "= 0 leaves",
+        ),
+    ],
+)
+def test_contradiction_is_refused_with_a_cure(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(f"[training]\n{text}")
+
+
+def test_clip_of_batches_and_validation_losses_are_refused_under_privacy():
+    private = (
+        "[training]\nsampling = 'poisson'\nsample_rate = 0.1\nexpected_batch_size = 4.0\n{0}"
+        "[federation]\n{1}\n[privacy]\nunit = 'record'\nnoise_multiplier = 1.0"
+    )
+    with pytest.raises(ConfigError, match="clips each record's"):
+        parse_config(private.format("max_grad_norm = 1.0\n", ""))
+    with pytest.raises(ConfigError, match="patience = 3 would follow unprotected"):
+        parse_config(private.format("", "patience = 3"))
+
+
+def test_finite_gradient_of_focal_loss_at_probability_one():
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    build("loss = 'focal'\nfocal_gamma = 1.0")(logits, torch.tensor([0])).backward()
+    assert np.isfinite(logits.grad.numpy()).all()
