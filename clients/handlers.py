@@ -206,7 +206,6 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
-        correction=begun.correction,
         rate_factor=compute_rate_factor(site.config, record, round_),
         if not site.config.privacy.covers_sites:
             raise update
