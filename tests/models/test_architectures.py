@@ -10,6 +10,7 @@ from fedtrain.models.dp_rules import verify_private_model, verify_records_indepe
 from fedtrain.models.graphs import normalise
 from fedtrain.models.registry import build_described_model, build_model, describe_architecture
 from fedtrain.training.dp_sgd import make_book_keeper
+from fedtrain.training.positions import average_positions
 
 CLASSES = 5
 IDS = torch.int64
@@ -172,3 +173,40 @@ def test_architecture_that_does_not_fit_is_refused_in_one_line(section, shape, d
             input_dtype=dtype,
         )
     assert "\n" not in str(caught.value)
+
+
+def make_every(case):
+    section, shape, dtype = CASES[case]
+    return build_model(
+        section.model_copy(update={"predict": "every"}),
+        input_shape=shape,
+        classes=CLASSES,
+        generator=torch.Generator().manual_seed(0),
+        input_dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("case", ["lstm", "gru", "transformer"])
+def test_loss_of_every_position_is_the_mean_over_positions(case):
+    model, (x, y) = make_every(case), make_records(case, 3)
+    logits = model.eval().predict_positions(x)
+    following = torch.cat([x[:, 1:], y[:, None]], 1)
+    expected = functional.cross_entropy(logits.transpose(1, 2), following, reduction="none")
+    loss = average_positions(functional.cross_entropy)
+    losses = loss(model.train()(x), y, reduction="none")
+    assert torch.allclose(losses, expected.mean(1), atol=1e-6)
+    assert torch.allclose(loss(model(x), y), losses.mean(), atol=1e-6)
+    assert torch.allclose(loss(model(x), y, reduction="sum"), losses.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["lstm", "gru", "transformer"])
+def test_clipped_sum_of_every_position_is_that_of_records_alone(case):
+    model, (x, y), clip = make_every(case), make_records(case, 3), 0.05
+    loss, parameters = average_positions(functional.cross_entropy), list(model.parameters())
+    total = torch.zeros(sum(p.numel() for p in parameters))
+    for one in range(3):
+        alone = loss(model(x[one : one + 1]), y[one : one + 1])
+        flat = torch.cat([g.flatten() for g in torch.autograd.grad(alone, parameters)])
+        total += flat * min(1.0, clip / float(flat.norm()))
+    found, _ = make_book_keeper(model, loss=loss).compute_clipped_sum(x, y, max_grad_norm=clip)
+    assert (torch.cat([part.flatten() for part in found]) - total).norm() <= 1e-3 * total.norm()
