@@ -31,6 +31,7 @@ SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
+    "Use a model": ("evaluate", "predict", "explain", "export", "serve", "drift"),
     "Deploy": ("federation", "server", "client", "demo"),
     "At a site": ("ledger",),
 }

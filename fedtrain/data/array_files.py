@@ -75,7 +75,7 @@ def load_npz(path: Path) -> Records:
     Raises:
         DataError: The file or an array is missing or not usable.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     for name in ("x", "y"):
         if name not in arrays:
             raise DataError(
@@ -139,7 +139,12 @@ def _find_idx(path: Path, stem: str, dimensions: int) -> Path | None:
     return None
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read every array of an NPZ file.
+
+    Raises:
+        DataError: It cannot be read, or holds pickled objects.
+    """
     try:
         with path.open("rb") as stream:
             file = np.load(stream, allow_pickle=False)

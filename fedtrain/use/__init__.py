@@ -1,0 +1,1 @@
+"""A trained model in use: evaluated, asked, exported, served and explained."""
