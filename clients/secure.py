@@ -32,6 +32,7 @@ from fedtrain.protocol import (
     SECAGG_MESSAGE,
     SECAGG_PURPOSE,
     SERVER_ROUND,
+    STATISTICS,
     TRAINING,
     WORDS,
 )
@@ -53,6 +54,7 @@ from .attempts import Attempt, begin_attempt, find_attempt
 from .flower import read_parameters, to_array_record
 from .handlers import check_budget, compute_sums, produce_update
 from .site import Site, open_site, read_clip, read_config, read_number, read_text
+from .statistics import compute_statistics_words, read_plan
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def advertise(message: Message, context: Context) -> Message:
     if announced.round > site.config.federation.rounds:
         # What the run costs is planned for so many sums.
         raise RefusalError("context", f"round {announced.round} is beyond the config's last")
+    if purpose == STATISTICS:
+        read_plan(site, record)
     if purpose == EVALUATION and not sends_metrics(site.config):
         raise RefusalError("context", "privacy.metrics = 'suppressed': nothing is evaluated")
     if announced.threshold < get_threshold(site.config, len(announced.cohort)):
@@ -167,6 +171,8 @@ def _compute_words(
             noise=site.make_generator("noise share", round_),
         )
         return Encoded(words, layout.share, own.released)
+    if purpose == STATISTICS:
+        return Encoded(compute_statistics_words(site, record, cohort, rounding=generator))
     validation, test = compute_sums(site, record, vector)
     _note_results(site, record, test, folder=str(context.node_config.get("results-dir", "")))
     preparation, _ = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
@@ -234,8 +240,10 @@ def _read_bytes(record: ConfigRecord) -> bytes:
 
 def _read_purpose(record: ConfigRecord) -> str:
     purpose = record.get(SECAGG_PURPOSE)
-    if purpose not in (TRAINING, EVALUATION):
-        raise PeerError(f"'{SECAGG_PURPOSE}' is {purpose!r}; it must be train or evaluate")
+    if purpose not in (TRAINING, EVALUATION, STATISTICS):
+        raise PeerError(
+            f"'{SECAGG_PURPOSE}' is {purpose!r}; it must be train, evaluate or statistics"
+        )
     return str(purpose)
 
 

@@ -33,7 +33,7 @@ TEST_SUMS: Final = "test-sums"
 CONFIG_TEXT: Final = "config-text"
 CONFIG_DIGEST: Final = "config-digest"
 RUN_ID: Final = "run-id"
-PREPARATION_TEXT: Final = "preparation-text"
+PREPARATION_TEXT: Final = "preparation-text"  # of a sum of statistics: its plan
 SERVER_ROUND: Final = "server-round"
 PROXIMAL_MU: Final = "proximal-mu"
 UPDATE_NORM: Final = "update-norm"
@@ -52,6 +52,7 @@ WORDS: Final = "words"
 # What a secure sum is taken of; part of the name of the run that sites bind their keys to.
 TRAINING: Final = "train"
 EVALUATION: Final = "evaluate"
+STATISTICS: Final = "statistics"
 
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"

@@ -4,15 +4,18 @@ On a SuperLink or the Ray engine the run config names a scenario; the simulate c
 app around a run directory that it opened itself.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedtrain.config import Config, to_tree
+from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
@@ -30,6 +33,9 @@ from .rounds import Observer, Rounds
 from .setup import Setting, set_up
 
 log = logging.getLogger("fedtrain.server")
+
+# In a run directory whose preparation rests on a secure sum.
+PREPARATION_FILE: Final = "preparation.json"
 
 
 def make_app(run: RunDirectory | None = None, observer: Observer | None = None) -> ServerApp:
@@ -80,7 +86,10 @@ def run_federation(
     """
     config = run.config
     draws = draws or Draws.from_seed(config.run.seed)
-    setting = set_up(grid, config, run_id=run.state.run_id, draws=draws, roster=roster)
+    kept = _read_preparation(run.path)
+    setting = set_up(grid, config, run_id=run.state.run_id, draws=draws, roster=roster, kept=kept)
+    if setting.summed and kept is None:
+        run.write_json(PREPARATION_FILE, setting.preparation.to_json())
     first, second = find_accountants(config)
     run.write_setting(sites=len(setting.members), accountant=first, site_accountant=second)
     central_test = None
@@ -91,6 +100,14 @@ def run_federation(
     Rounds(grid, run, setting, central_test=central_test, observer=observer).run()
     write_results(run, setting)
     run.finish("finished")
+
+
+def _read_preparation(folder: Path) -> Preparation | None:
+    """Return what a secure sum of an earlier sitting fitted: no site gives it twice."""
+    path = folder / PREPARATION_FILE
+    if not path.exists():
+        return None
+    return Preparation.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def load_pinned_roster(options: Mapping[str, object]) -> PinnedRoster | None:

@@ -33,9 +33,11 @@ from fedtrain.protocol import (
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import make_pinned_roster
 from fedtrain.seeds import make_torch_generator
+from fedtrain.statistics.preparing import build_preparation_plan, read_statistics
 
 from .draws import Draws
 from .flower import exchange
+from .statistics import sum_statistics
 
 log = logging.getLogger("fedtrain.server")
 
@@ -65,6 +67,7 @@ class Setting:
         roster: The sites' identities, signed by the federation's root; None without secure
             aggregation.
         draws: Where the coordinator's draws come from.
+        summed: Whether the preparation rests on a secure sum.
     """
 
     members: tuple[Member, ...]
@@ -73,6 +76,7 @@ class Setting:
     base: dict[str, str]
     roster: PinnedRoster | None = None
     draws: Draws = field(default_factory=Draws.from_system)
+    summed: bool = False
 
     def get_roster(self) -> PinnedRoster:
         """Return the federation's roster, which secure aggregation needs."""
@@ -88,6 +92,7 @@ def set_up(
     run_id: str = "",
     draws: Draws | None = None,
     roster: PinnedRoster | None = None,
+    kept: Preparation | None = None,
 ) -> Setting:
     """Ask every node who it is, and make the preparation and the start model.
 
@@ -97,6 +102,7 @@ def set_up(
         run_id: The run's identifier; sites that keep a budget refuse a run without one.
         draws: Where the coordinator's draws come from; by default a simulation's, from the seed.
         roster: Of real sites, signed by their federation's root.
+        kept: The preparation of an earlier sitting, whose sums no site gives twice.
 
     Raises:
         RunFailedError: No node answers, one cannot take part, or the policy or budget of all
@@ -131,7 +137,25 @@ def set_up(
     if not willing:
         raise RunFailedError(f"no site takes part; the first says {descriptions[0][0].refusal!r}")
     public = PublicConstants.from_json(json.loads(str(willing[0][1][PUBLIC_TEXT])))
-    preparation = fit_preparation(_read_statistics(willing), config, public)
+    members = tuple(replace(member, index=i) for i, (member, _) in enumerate(descriptions))
+    if draws.simulated or roster is None:
+        roster = _make_roster(config, members)
+    plan = build_preparation_plan(config, public)
+    if kept is not None:
+        preparation = kept
+    elif plan is not None and roster is not None:
+        sums, _ = sum_statistics(
+            grid,
+            config,
+            plan,
+            names={member.node_id: member.name for member, _ in willing},
+            roster=roster.signed,
+            draws=draws,
+            run_id="" if draws.simulated else run_id,
+        )
+        preparation = fit_preparation([read_statistics(config, plan, sums)], config, public)
+    else:
+        preparation = fit_preparation(_read_statistics(willing), config, public)
     model = build_model(
         config.model,
         input_shape=preparation.input_shape,
@@ -139,10 +163,7 @@ def set_up(
         generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
-    members = tuple(replace(member, index=i) for i, (member, _) in enumerate(descriptions))
-    if draws.simulated or roster is None:
-        roster = _make_roster(config, members)
-    return Setting(members, preparation, model, base, roster, draws)
+    return Setting(members, preparation, model, base, roster, draws, plan is not None)
 
 
 def _make_roster(config: Config, members: Sequence[Member]) -> PinnedRoster | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedtrain.audit.one_shot import compute_cosines, draw_directions
 from fedtrain.config import Config, build_config, to_tree
-from fedtrain.data.preparation import Preparation, fit_preparation
+from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards, Split
 from fedtrain.models.registry import build_model
 from fedtrain.params import ModelState, Vector
@@ -27,6 +27,7 @@ from fedtrain.plan import build_site_plan, get_threshold
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.privacy.site_noise import SitePlan
 from fedtrain.seeds import derive_seed, make_torch_generator
+from fedtrain.statistics.preparing import fit_in_clear
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from fedtrain.training_vector import TrainingVector
 
@@ -97,8 +98,7 @@ def open_federation(config: Config) -> Federation:
         FedtrainError: Data or model cannot be used.
     """
     shards = Shards.open(config, strict=True)
-    statistics = (shards.compute_statistics(site) for site in range(len(shards)))
-    preparation = fit_preparation(statistics, config, shards.public)
+    preparation = fit_in_clear(shards, config)
     model = build_model(
         config.model,
         input_shape=preparation.input_shape,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedtrain.cli import add_overrides
 
+from . import statistics_commands
+
 if TYPE_CHECKING:
     from fedtrain.audit.findings import Finding
 
@@ -23,6 +25,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     _register_simulate(subparsers)
     _register_check(subparsers)
+    statistics_commands.register(subparsers)
 
 
 def _register_simulate(subparsers: "argparse._SubParsersAction[Any]") -> None:

@@ -13,7 +13,7 @@ import torch
 
 from fedtrain.aggregation import build_evaluation_encoding
 from fedtrain.config import Config, build_config, load_config
-from fedtrain.data.preparation import Preparation, fit_preparation
+from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.models.registry import build_model
@@ -21,6 +21,7 @@ from fedtrain.params import Layout
 from fedtrain.resolution import resolve, verify_update_bound
 from fedtrain.scenarios import find_scenario
 from fedtrain.seeds import make_torch_generator
+from fedtrain.statistics.preparing import fit_in_clear
 from fedtrain.training.trial import verify_trainable
 from fedtrain.training_vector import TrainingVector
 
@@ -65,8 +66,7 @@ def open_config(config: Config) -> Opened:
     checked = _settle_sites(config, len(shards))
     _verify_strategy(checked, len(shards))
     verify_audit(checked)
-    statistics = (shards.compute_statistics(site) for site in range(len(shards)))
-    preparation = fit_preparation(statistics, checked, shards.public)
+    preparation = fit_in_clear(shards, checked)
     size = _verify_model(checked, preparation)
     _verify_ring(checked, size, classes=len(preparation.label_names))
     _verify_central_test(shards, checked, preparation)

@@ -62,6 +62,16 @@ class DataSection(Section):
     categories: dict[str, tuple[str, ...]] = Field(
         {}, description="Public categories of categorical columns."
     )
+    clip_outliers: tuple[float, float] | None = Field(
+        None,
+        description=(
+            "Clip numeric columns to these quantiles of all sites' training records, e.g."
+            " [0.01, 0.99]; from histograms over data.bounds through secure aggregation."
+        ),
+    )
+    drop_duplicates: bool | None = Field(
+        None, description="Drop records of a site that equal an earlier one there, label included."
+    )
     classes: tuple[str, ...] | None = Field(
         None, description="Public label names, in order; default: found federated."
     )
@@ -96,6 +106,13 @@ class DataSection(Section):
                 f" {self.validation_fraction + self.test_fraction:g} leaves nothing to train on;"
                 " their sum must be below 1"
             )
+        if self.clip_outliers is not None:
+            lower, upper = self.clip_outliers
+            if not 0 <= lower < upper <= 1:
+                raise ValueError(
+                    f"clip_outliers = [{lower:g}, {upper:g}] are no two rising quantiles from 0 to"
+                    " 1; e.g. [0.01, 0.99]"
+                )
         for name, (low, high) in self.bounds.items():
             if not low < high:
                 raise ValueError(

@@ -23,12 +23,14 @@ class NumericColumn:
         center: What is subtracted.
         scale: What is divided by, above 0.
         fill: What stands for a missing value, before scaling; None refuses one.
+        clip: Values are clipped to these two, before scaling; None: they are not.
     """
 
     name: str
     center: float
     scale: float
     fill: float | None
+    clip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def _scale_numbers(
             f"column {column.name!r} has missing values, which data.preparation = 'none' cannot"
             f" fill; set 'standardise', or data.bounds.{column.name} with 'bounds'"
         )
+    if column.clip is not None:
+        values = np.clip(values, *column.clip)
     scaled = (values - column.center) / column.scale
     return (np.clip(scaled, 0, 1) if clip else scaled)[:, None]
 
@@ -107,13 +111,14 @@ def _encode_one_hot(
 def column_to_json(column: NumericColumn | CategoryColumn) -> dict[str, Any]:
     """Return the column as values that JSON can hold."""
     if isinstance(column, NumericColumn):
-        return {
+        tree: dict[str, Any] = {
             "kind": "numeric",
             "name": column.name,
             "center": column.center,
             "scale": column.scale,
             "fill": column.fill,
         }
+        return tree if column.clip is None else tree | {"clip": list(column.clip)}
     return {
         "kind": "category",
         "name": column.name,
@@ -125,5 +130,12 @@ def column_to_json(column: NumericColumn | CategoryColumn) -> dict[str, Any]:
 def column_from_json(tree: Mapping[str, Any]) -> NumericColumn | CategoryColumn:
     """Return the column that `column_to_json` wrote."""
     if tree["kind"] == "numeric":
-        return NumericColumn(tree["name"], tree["center"], tree["scale"], tree["fill"])
+        clip = tree.get("clip")
+        return NumericColumn(
+            tree["name"],
+            tree["center"],
+            tree["scale"],
+            tree["fill"],
+            None if clip is None else tuple(clip),
+        )
     return CategoryColumn(tree["name"], tuple(tree["categories"]), tree["marks_missing"])

@@ -281,6 +281,8 @@ def _fit_column(
         return CategoryColumn(name, name_categories(config.data.categories[name]), True)
     if name in config.data.bounds:
         low, high = config.data.bounds[name]
+        if total is not None and (kind == "standardise" or name in total.quantiles):
+            return _fit_bounded(name, total, kind, bounds=(low, high))
         return NumericColumn(name, low, high - low, (low + high) / 2)
     if total is None:  # record-level privacy with preparation "none": numbers as they are
         return NumericColumn(name, 0.0, 1.0, None)
@@ -293,6 +295,17 @@ def _fit_column(
         return NumericColumn(name, 0.0, 1.0, None)
     mean, deviation = total.numeric[name].compute_mean_and_scale()
     return NumericColumn(name, float(mean[0]), float(deviation[0]), float(mean[0]))
+
+
+def _fit_bounded(
+    name: str, total: Statistics, kind: PreparationKind, *, bounds: tuple[float, float]
+) -> NumericColumn:
+    """Fit a column whose statistics were summed within public bounds, and which they clip."""
+    low, high = total.quantiles.get(name, bounds)
+    if kind == "bounds" or name not in total.numeric:
+        return NumericColumn(name, low, high - low, (low + high) / 2, (low, high))
+    mean, deviation = total.numeric[name].compute_mean_and_scale()
+    return NumericColumn(name, float(mean[0]), float(deviation[0]), float(mean[0]), (low, high))
 
 
 def _broadcast_shape(features: int, input_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -39,12 +39,18 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
     kind, data = resolve_preparation_kind(config, public), config.data
     if public.is_discrete and kind != "none":
         raise ConfigError(f"data.preparation = {kind!r} cannot prepare text; set 'none'")
-    if data.bounds and kind != "bounds":
+    if data.clip_outliers is not None:
+        _verify_clipping(config, public)
+    secure = needs_secure_statistics(config, public)
+    if data.bounds and kind != "bounds" and not secure:
         raise ConfigError(
             f"data.bounds has no effect while data.preparation = {kind!r}; set 'bounds', or remove"
             " data.bounds"
         )
     _verify_names(config, public)
+    if secure:
+        _verify_bounded(kind, config, public)
+        return
     if config.secure_aggregation.mode == "protocol" and needs_statistics(config, public):
         raise ConfigError(
             f"data.preparation = {kind!r} needs each site's own counts and sums in plain, which"
@@ -62,6 +68,12 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
         raise ConfigError(
             f"the source has no public value range; set e.g. data.bounds.{ARRAY_NAME} = [0, 255]"
         )
+    _verify_columns(config, public)
+
+
+def _verify_columns(config: Config, public: PublicConstants) -> None:
+    """Refuse a column that has neither public bounds nor public categories."""
+    data = config.data
     for name in public.columns or ():
         if name not in data.bounds and name not in data.categories:
             cure = f"data.bounds.{name} = [0, 120]"
@@ -70,6 +82,31 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
             raise ConfigError(
                 f"column {name!r} has no public bounds or categories; set e.g. {cure}"
             )
+
+
+def _verify_clipping(config: Config, public: PublicConstants) -> None:
+    if config.privacy.unit != "none":
+        raise ConfigError(
+            "data.clip_outliers would release quantiles unprotected under privacy.unit ="
+            f" '{config.privacy.unit}'; leave it out: data.bounds clip too"
+        )
+    if config.secure_aggregation.mode == "off":
+        raise ConfigError(
+            "data.clip_outliers reads quantiles off a secure sum; set secure_aggregation.mode ="
+            " 'protocol', or leave it out"
+        )
+    if public.columns is None:
+        raise ConfigError("data.clip_outliers works on the columns of a table; leave it out")
+
+
+def _verify_bounded(kind: PreparationKind, config: Config, public: PublicConstants) -> None:
+    """Refuse statistics through a secure sum without the public constants that it rests on."""
+    if public.label_names is None or kind == "none":
+        raise ConfigError(
+            f"data.preparation = {kind!r} through secure aggregation needs public classes; set"
+            " e.g. data.classes = [\"0\", \"1\"], and 'standardise' or 'bounds'"
+        )
+    _verify_columns(config, public)
 
 
 def _verify_names(config: Config, public: PublicConstants) -> None:
@@ -96,7 +133,22 @@ def needs_statistics(config: Config, public: PublicConstants) -> bool:
     kind = resolve_preparation_kind(config, public)
     return (
         kind == "standardise"
+        or config.data.clip_outliers is not None
         or public.label_names is None
         or (public.columns is None and public.input_shape is None)
         or (public.columns is not None and kind == "none")
     )
+
+
+def needs_secure_statistics(config: Config, public: PublicConstants) -> bool:
+    """Say whether the preparation's sums come from a secure sum and not from each site in plain.
+
+    They rest on public bounds of every number and on public categories and classes.
+    """
+    mode, data = config.secure_aggregation.mode, config.data
+    if config.privacy.unit != "none" or mode == "off" or public.columns is None:
+        return False
+    if data.clip_outliers is not None:
+        return True
+    standardised = resolve_preparation_kind(config, public) == "standardise"
+    return standardised and mode == "protocol" and bool(data.bounds or data.categories)

@@ -5,7 +5,7 @@ Shapes: n records of a site, d features.
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from fedtrain.data.checks import (
     warn_of_poor_sites,
 )
 from fedtrain.data.coins import compute_person_coins, compute_record_coins
-from fedtrain.data.columns import Table
+from fedtrain.data.columns import Category, Table
+from fedtrain.data.duplicates import drop_duplicates
 from fedtrain.data.fingerprint import compute_fingerprint
 from fedtrain.data.partition import (
     Partition,
@@ -146,6 +147,8 @@ class Shards:
         if protected:
             records = leave_out_unusable(records, config)
         partition, site_names = _partition(records, config, own)
+        if config.data.drop_duplicates:
+            records, partition = drop_duplicates(records, partition)
         least = 0 if protected else config.partition.min_records
         verify_records(records, partition, site_names, min_records=least)
         warn_of_poor_sites(records.labels, partition, site_names, config=config)
@@ -169,6 +172,19 @@ class Shards:
         train = indices[self._split(site).train]
         features = self._take(train)
         return compute_statistics(features, self._records.labels.take(train))
+
+    def read_raw(self, site: int, part: Literal["all", "train"]) -> tuple[Features, Category]:
+        """Return a site's records as they are: all, or those for training.
+
+        Raises:
+            ConfigError: Records are protected, and split only when they are prepared.
+        """
+        rows = self._partition.get_indices(site)
+        if part == "train":
+            if self._config.privacy.covers_records:
+                raise ConfigError("protected records are split by coins, once they are prepared")
+            rows = rows[self._split(site).train]
+        return self._take(rows), self._records.labels.take(rows)
 
     def load(self, site: int, preparation: Preparation) -> Shard:
         """Return a site's prepared splits.

@@ -7,7 +7,7 @@ Shapes: n records, f features (or channels, for images).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -66,6 +66,7 @@ class Statistics:
         categories: Count of each category, by column.
         missing: Number of rows without a value, by column.
         labels: Count of each class.
+        quantiles: Lower and upper clip of numeric columns, where a secure sum told them.
     """
 
     records: int
@@ -74,6 +75,7 @@ class Statistics:
     categories: Mapping[str, Mapping[str, int]]
     missing: Mapping[str, int]
     labels: Mapping[str, int]
+    quantiles: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __add__(self, other: "Statistics") -> "Statistics":
         if self.input_shape != other.input_shape:

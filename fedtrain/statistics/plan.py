@@ -1,0 +1,190 @@
+"""What is asked of every site: columns with their public bounds, and what is summed of them.
+
+A plan is public and the same at all sites: its text is bound into every mask key, so that a site
+that is asked something else than its peers adds noise to the sum and nothing more.
+
+Legend: m coordinates of the sum.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Final, Literal
+
+from fedtrain.config import Config, to_canonical
+from fedtrain.data.frames import name_categories, suggest_name
+from fedtrain.data.public import ARRAY_NAME, PublicConstants
+from fedtrain.errors import ConfigError, PeerError
+
+DEFAULT_BINS: Final = 20
+MAX_BINS: Final = 4096
+# Pairs of columns grow with the square of their number.
+MAX_LENGTH: Final = 1_000_000
+_SUMS_A_PAIR: Final = 6
+Part = Literal["all", "train"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A numeric column and its public bounds; what lies beyond counts as the bound."""
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A categorical column and its public categories; any other counts as "other"."""
+
+    name: str
+    categories: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StatisticsPlan:
+    """What is summed over the records of all sites.
+
+    Attributes:
+        ranges: Numeric columns; of an array source one, `ARRAY_NAME`: all features together.
+        choices: Categorical columns.
+        labels: Public classes, counted; empty: they are not.
+        bins: Equal bins of each histogram between the bounds; 0: none.
+        correlation: Whether products of every two numeric columns are summed.
+        part: Which records: all, or those for training.
+        max_records: Records that one site has at most; the ring is proven for so many.
+        noise_multiplier: Noise standard deviation of the sum / what one record can change in it
+            (L2); 0: the sum is exact.
+    """
+
+    ranges: tuple[Range, ...]
+    choices: tuple[Choice, ...]
+    labels: tuple[str, ...] = ()
+    bins: int = DEFAULT_BINS
+    correlation: bool = False
+    part: Part = "all"
+    max_records: int = 10_000
+    noise_multiplier: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bins <= MAX_BINS:
+            raise ConfigError(f"bins = {self.bins} is not between 0 and {MAX_BINS}; 20 is usual")
+        if self.max_records < 1 or not 0 <= self.noise_multiplier < math.inf:
+            raise ConfigError(
+                f"max_records = {self.max_records}, noise_multiplier = {self.noise_multiplier:g}:"
+                " at least 1, and 0 or above are needed"
+            )
+        if self.length > MAX_LENGTH:
+            raise ConfigError(
+                f"{self.length} sums are above {MAX_LENGTH}; ask for fewer columns or bins, or"
+                " leave out the correlation"
+            )
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every two numeric columns whose products are summed."""
+        return list(combinations(range(len(self.ranges)), 2)) if self.correlation else []
+
+    @property
+    def length(self) -> int:
+        """m: the records, then each column's sums, the labels and the pairs'."""
+        numeric = len(self.ranges) * (3 + self.bins)
+        categorical = sum(len(choice.categories) + 2 for choice in self.choices)
+        return 1 + numeric + categorical + len(self.labels) + _SUMS_A_PAIR * len(self.pairs)
+
+    def compute_record_norm(self) -> float:
+        """Return the L2 norm that one record's values have at most, before they are rounded.
+
+        Every value is between -1 and 1. A record is 1 in the count of records, in one cell of each
+        categorical column and in one of the labels; a numeric column adds "it is there", the value,
+        its square and one bin (or shares of bins that sum to 1); a pair six products.
+        """
+        numeric = len(self.ranges) * (3 + (self.bins > 0))
+        pairs = _SUMS_A_PAIR * len(self.pairs)
+        return math.sqrt(1 + numeric + len(self.choices) + (len(self.labels) > 0) + pairs)
+
+    def to_text(self) -> str:
+        """Return the canonical text that messages carry."""
+        return to_canonical(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> "StatisticsPlan":
+        """Return the plan that `to_text` wrote.
+
+        Raises:
+            PeerError: The text is not of that form.
+        """
+        try:
+            tree: dict[str, Any] = json.loads(text)
+            tree["ranges"] = tuple(Range(**one) for one in tree["ranges"])
+            tree["choices"] = tuple(
+                Choice(one["name"], tuple(one["categories"])) for one in tree["choices"]
+            )
+            return cls(**(tree | {"labels": tuple(tree["labels"])}))
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise PeerError("the statistics that are asked for cannot be read") from error
+
+
+def build_plan(
+    config: Config,
+    public: PublicConstants,
+    *,
+    columns: Iterable[str] = (),
+    bins: int = DEFAULT_BINS,
+    correlation: bool = False,
+    part: Part = "all",
+    max_records: int | None = None,
+) -> StatisticsPlan:
+    """Return the plan over a scenario's columns, from public constants alone.
+
+    Args:
+        config: The scenario's config.
+        public: What is known of the data without a record.
+        columns: Only these; by default all.
+        bins: Of each histogram.
+        correlation: Whether every two numeric columns are compared.
+        part: Which records.
+        max_records: Of one site; default: `secure_aggregation.max_weight`.
+
+    Raises:
+        ConfigError: A column has no public bounds or categories, or is not there; or records are
+            texts, of which there are no such statistics.
+    """
+    if public.is_discrete:
+        raise ConfigError("records are ids of characters, which have no statistics of this kind")
+    known = (ARRAY_NAME,) if public.columns is None else public.columns
+    wanted = tuple(columns) or known
+    ranges, choices = [], []
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"there is no column {name!r}; {suggest_name(name, known)}")
+        if name in config.data.categories:
+            choices.append(Choice(name, name_categories(config.data.categories[name])))
+        else:
+            ranges.append(_find_range(name, config, public))
+    return StatisticsPlan(
+        tuple(ranges),
+        tuple(choices),
+        public.label_names or (),
+        bins,
+        correlation and len(ranges) > 1,
+        part,
+        max_records or config.secure_aggregation.max_weight,
+    )
+
+
+def _find_range(name: str, config: Config, public: PublicConstants) -> Range:
+    bounds = config.data.bounds.get(name)
+    if public.columns is None:
+        bounds = public.value_range
+    if bounds is None:
+        cure = f"data.bounds.{name}=[0,120]"
+        if name in config.data.categorical:
+            cure = f'data.categories.{name}=["a","b"]'
+        raise ConfigError(
+            f"column {name!r} has no public bounds or categories, which every secure sum rests on;"
+            f" set e.g. {cure}"
+        )
+    return Range(name, *(float(bound) for bound in bounds))

@@ -1,0 +1,123 @@
+"""The coordinator's side of federated statistics: one secure sum over all sites."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fedtrain.config import Config, compute_digest, to_canonical, to_tree
+from fedtrain.errors import RunFailedError
+from fedtrain.plan import get_threshold
+from fedtrain.protocol import (
+    ARRAYS,
+    CONFIG,
+    CONFIG_DIGEST,
+    CONFIG_TEXT,
+    PARAMETERS,
+    PREPARATION_TEXT,
+    RUN_ID,
+    SERVER_ROUND,
+    STATISTICS,
+)
+from fedtrain.secagg.faults import RoundVoidError
+from fedtrain.secagg.messages import SignedRoster
+from fedtrain.secagg.policy import MIN_COHORT
+from fedtrain.statistics.plan import StatisticsPlan
+from fedtrain.statistics.vector import StatisticsVector
+
+from .draws import Draws
+from .flower import hold
+from .secure import SecureGrid
+from .stages import Exchanger, SecureRound
+
+
+class StatisticsGrid(SecureGrid):
+    """A secure grid that sums statistics; before the first round, and in no round's place."""
+
+    def sum_statistics(
+        self, record: ConfigRecord, plan: StatisticsPlan
+    ) -> tuple[NDArray[np.float64], int]:
+        """Return the decoded sum over the survivors, `(m,)`, and their number.
+
+        Raises:
+            RunFailedError: There is no sum; the reason is public.
+            ConfigError: The plan does not fit the ring.
+        """
+        cohort = tuple(sorted(self._names.values()))
+        layout = StatisticsVector(plan, self._config, cohort=len(cohort))
+        last = SecureRound(STATISTICS, cohort, get_threshold(self._config, len(cohort)))
+        self.last = last
+        # The sites bind their keys to a model; there is none yet, and all of them know that.
+        vector = np.zeros(1, np.float32)
+        content = RecordDict({ARRAYS: hold({PARAMETERS: vector}), CONFIG: record})
+        timeout = self._config.federation.round_timeout
+        exchanger = Exchanger(self._grid, self._nodes, content, secure=last, timeout=timeout)
+        try:
+            if self._section.mode == "protocol":
+                total = self._run_protocol(exchanger, vector, layout.encoding)
+            else:
+                total = self._add_plainly(exchanger, layout.encoding)
+        except RoundVoidError as error:
+            raise RunFailedError(f"the sum of statistics is void: {error}") from error
+        survivors = len(last.survivors)
+        return layout.decode(total, survivors=survivors), survivors
+
+
+def sum_statistics(
+    grid: Grid,
+    config: Config,
+    plan: StatisticsPlan,
+    *,
+    names: Mapping[int, str],
+    roster: SignedRoster,
+    draws: Draws | None = None,
+    run_id: str = "",
+    attempt: int = 0,
+) -> tuple[NDArray[np.float64], int]:
+    """Sum the statistics of a plan over all sites of a grid.
+
+    Args:
+        grid: Where the sites are.
+        config: The resolved config.
+        plan: What is asked.
+        names: Site name of each node id.
+        roster: Signed by the federation's root.
+        draws: Where the coordinator's draws come from; by default a simulation's, from the seed.
+        run_id: The run's identifier; empty in a simulation.
+        attempt: Number of the attempt; higher in each sitting of a run.
+
+    Returns:
+        `(m,)` sums, and the number of sites that they are over.
+
+    Raises:
+        RunFailedError: There are too few sites, or no sum.
+    """
+    least = max(config.secure_aggregation.min_cohort, MIN_COHORT)
+    if len(names) < least:
+        raise RunFailedError(
+            f"{len(names)} sites are below secure_aggregation.min_cohort = {least}: fewer cannot"
+            " hide from each other"
+        )
+    digest = compute_digest(config)
+    secure = StatisticsGrid(
+        grid,
+        config,
+        names=dict(names),
+        roster=roster,
+        digest=digest,
+        classes=len(plan.labels),
+        draws=draws or Draws.from_seed(config.run.seed),
+        run_id=run_id,
+        attempt=attempt,
+    )
+    values: dict[str, Any] = {
+        CONFIG_TEXT: to_canonical(to_tree(config)),
+        CONFIG_DIGEST: digest,
+        RUN_ID: run_id,
+        SERVER_ROUND: 0,
+        PREPARATION_TEXT: plan.to_text(),
+    }
+    return secure.sum_statistics(ConfigRecord(values), plan)

@@ -1,0 +1,188 @@
+"""Federated statistics of a scenario's sites, through the protocol of secure aggregation."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fedtrain.config import Config, build_config, load_config
+from fedtrain.data.shards import Shards
+from fedtrain.errors import ConfigError, DataError
+from fedtrain.privacy.accounting import PrivacyCost
+from fedtrain.resolution import resolve
+from fedtrain.scenarios import find_scenario
+from fedtrain.secagg.simulated import make_pinned_roster
+from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
+from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_plan
+from fedtrain.statistics.vector import StatisticsVector, calibrate_noise
+
+from .grid import FIRST_NODE_ID, InProcessGrid
+from .loading import load_app, refer_to_sibling
+from .simulate import CLIENT_APP, FORGET_RUNS
+
+_SUM = refer_to_sibling("server.statistics:sum_statistics")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a whole command may cost a record."""
+
+    target_epsilon: float
+    target_delta: float
+
+
+@dataclass(frozen=True)
+class Sites:
+    """A scenario's sites, as statistics see them.
+
+    Attributes:
+        config: Resolved; secure aggregation is on.
+        shards: Their data.
+    """
+
+    config: Config
+    shards: Shards
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of one secure sum.
+
+    Attributes:
+        plan: What was asked.
+        sums: `(m,)`.
+        sites: Sites in the sum.
+        cost: None where nothing was noised.
+        noise_stddev: On each sum.
+    """
+
+    plan: StatisticsPlan
+    sums: Sums
+    sites: int
+    cost: PrivacyCost | None
+    noise_stddev: float
+
+    def build_figures(self, min_records: int = DEFAULT_MIN_RECORDS) -> Figures:
+        """Read the figures off the sum."""
+        return build_figures(
+            self.plan, self.sums, noise_stddev=self.noise_stddev, min_records=min_records
+        )
+
+
+def open_sites(
+    name_or_path: str, overrides: Iterable[str] = (), *, noised: bool, path: str | None = None
+) -> Sites:
+    """Open a scenario's sites for statistics.
+
+    Args:
+        name_or_path: The scenario.
+        overrides: Changed keys.
+        noised: Whether noise will protect each record.
+        path: Other data of the same form, in place of `data.path`.
+
+    Raises:
+        ConfigError: The scenario protects its records, and the noise or its unit does not; or a
+            public constant is missing.
+        DataError: The data cannot be read.
+    """
+    config = resolve(load_config(find_scenario(name_or_path), overrides))
+    verify_noise(config, noised=noised)
+    tree = json.loads(config.model_dump_json(exclude_none=True))
+    if tree["secure_aggregation"]["mode"] == "off":
+        tree["secure_aggregation"]["mode"] = "protocol"
+        tree["federation"]["strategy"] = "FedAvg"
+    if tree["data"].get("preparation") == "standardise":
+        del tree["data"]["preparation"]
+    if path is not None:
+        if config.data.path is None:
+            raise ConfigError(
+                f"data.source = {config.data.source!r} reads no file, so that there is no other"
+                f" data like it; {path!r} cannot be read"
+            )
+        tree["data"]["path"] = path
+    shards = Shards.open(build_config(tree), strict=True)
+    tree["partition"]["sites"] = len(shards)
+    return Sites(build_config(tree), shards)
+
+
+def verify_noise(config: Config, *, noised: bool) -> None:
+    """Refuse statistics that the scenario's guarantee does not allow."""
+    privacy = config.privacy
+    if privacy.covers_persons or privacy.covers_sites:
+        raise ConfigError(
+            f"privacy.unit = '{privacy.unit}': statistics are noised for single records, which does"
+            " not cover it; describe data of another unit"
+        )
+    if privacy.covers_records and not noised:
+        raise ConfigError(
+            f"privacy.unit = '{privacy.unit}': exact statistics would leave unprotected; give"
+            " --epsilon and --delta"
+        )
+
+
+def ask_sites(
+    sites: Sites,
+    *,
+    columns: Sequence[str] = (),
+    bins: int = DEFAULT_BINS,
+    correlation: bool = False,
+    max_records: int | None = None,
+    noise: Noise | None = None,
+    sums: int = 1,
+) -> Answer:
+    """Ask all sites for one secure sum, by the messages that deployed sites know.
+
+    Args:
+        sites: From `open_sites`.
+        columns: Only these; by default all.
+        bins: Of each histogram.
+        correlation: Whether every two numeric columns are compared.
+        max_records: Of one site at most.
+        noise: What all the sums may cost a record; None: they are exact.
+        sums: How many of them there are.
+
+    Raises:
+        ConfigError: A column has no public bounds, or noise and ring do not go together.
+        DataError: A site has more records than `max_records`.
+        RunFailedError: There are too few sites, or no sum.
+    """
+    config, shards = sites.config, sites.shards
+    plan = build_plan(
+        config,
+        shards.public,
+        columns=columns,
+        bins=bins,
+        correlation=correlation,
+        max_records=max_records,
+    )
+    if noise is not None:
+        multiplier = calibrate_noise(
+            config,
+            target_epsilon=noise.target_epsilon,
+            target_delta=noise.target_delta,
+            sums=sums,
+        )
+        plan = StatisticsPlan(**(plan.__dict__ | {"noise_multiplier": multiplier}))
+    _verify_sizes(shards, plan)
+    layout = StatisticsVector(plan, config, cohort=len(shards))
+    load_app(FORGET_RUNS)()
+    with InProcessGrid(CLIENT_APP, sites=len(shards)) as grid:
+        names = {FIRST_NODE_ID + index: name for index, name in enumerate(shards.site_names)}
+        roster = make_pinned_roster(config.run.seed, shards.site_names).signed
+        total, survivors = load_app(_SUM)(grid, config, plan, names=names, roster=roster)
+    delta = 1e-5 if noise is None else noise.target_delta
+    return Answer(
+        plan=plan,
+        sums=total,
+        sites=survivors,
+        cost=layout.compute_cost(config, delta=delta),
+        noise_stddev=layout.compute_noise_stddev(survivors),
+    )
+
+
+def _verify_sizes(shards: Shards, plan: StatisticsPlan) -> None:
+    """Say in words on this machine, whose operator owns the data, what a site would not."""
+    for site, name in enumerate(shards.site_names):
+        if len(shards.read_raw(site, "all")[1]) > plan.max_records:
+            raise DataError(
+                f"site {name!r} has more than {plan.max_records} records; raise --max-records"
+            )

@@ -1,0 +1,213 @@
+"""The commands `stats` and `drift`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedtrain.cli import add_overrides
+
+if TYPE_CHECKING:
+    from .statistics import Answer, Noise
+
+_DELTA = 1e-5
+
+
+def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add `stats` and `drift`."""
+    _register_stats(subparsers)
+    _register_drift(subparsers)
+
+
+def _register_stats(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = subparsers.add_parser(
+        "stats",
+        help="describe the data of all sites together, through secure aggregation",
+        description=(
+            "Describe the data of all sites together: counts, means, variances, histograms,\n"
+            "quantiles, missing shares, correlation. Only their sums over all sites leave, by the\n"
+            "protocol of secure aggregation; with --epsilon noise that the sites add in shares\n"
+            "protects every record. Numbers need public bounds (data.bounds).\n\n"
+            "Example:\n"
+            "  fedtrain stats heart_disease --set data.path=heart_disease --pictures pictures\n"
+            "  fedtrain stats digits --epsilon 1 --delta 1e-6"
+        ),
+    )
+    _add_common(parser)
+    parser.add_argument("--columns", metavar="A,B", help="only these columns (default: all)")
+    parser.add_argument("--bins", type=int, default=20, metavar="N", help="bins of a histogram")
+    parser.add_argument(
+        "--correlation",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compare every two numeric columns (default: unless there is noise)",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="write histograms, missing, correlation (PNG)"
+    )
+    parser.set_defaults(run=_run_stats)
+
+
+def _register_drift(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = subparsers.add_parser(
+        "drift",
+        help="compare new data with the training data, and say whether to retrain",
+        description=(
+            "Compare new data at the sites with the data of a scenario, column by column: the\n"
+            "population stability index and the shift of labels, from two secure sums of\n"
+            "histograms. Exit code 0, whatever is found.\n\n"
+            "Example:\n"
+            "  fedtrain drift heart_disease --set data.path=heart_disease --new heart_2027"
+        ),
+    )
+    _add_common(parser)
+    parser.add_argument(
+        "--new", required=True, metavar="PATH", help="the new data, of the form of data.path"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.25, metavar="PSI", help='index that says "retrain"'
+    )
+    parser.set_defaults(run=_run_drift)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", help="a scenario, a file or a name")
+    add_overrides(parser)
+    parser.add_argument(
+        "--epsilon", type=float, metavar="E", help="protect every record (default: exact sums)"
+    )
+    parser.add_argument("--delta", type=float, metavar="D", help="delta of it (default: 1e-5)")
+    parser.add_argument(
+        "--min-records", type=int, default=10, metavar="N", help="tell nothing of fewer records"
+    )
+    parser.add_argument(
+        "--max-records",
+        type=int,
+        metavar="N",
+        help="records of one site at most, public (default: secure_aggregation.max_weight)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _run_stats(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+    from fedtrain.statistics.tables import render_correlation, render_figures
+
+    from .statistics import ask_sites, open_sites
+
+    noise = _read_noise(args)
+    sites = open_sites(args.scenario, args.overrides, noised=noise is not None)
+    answer = ask_sites(
+        sites,
+        columns=args.columns.split(",") if args.columns else (),
+        bins=args.bins,
+        correlation=noise is None if args.correlation is None else args.correlation,
+        max_records=args.max_records,
+        noise=noise,
+    )
+    figures = answer.build_figures(args.min_records)
+    pictures = []
+    if args.pictures is not None:
+        from fedtrain.statistics.pictures import draw_statistics
+
+        pictures = draw_statistics(figures, args.pictures)
+    if args.json:
+        _print_json(figures.to_json(), answer)
+        return 0
+    console = make_console(sys.stdout)
+    for table in render_figures(figures):
+        console.print(table)
+    correlation = render_correlation(figures)
+    if correlation is not None:
+        console.print(correlation)
+    _print_guarantee(answer, args.min_records, sums=1)
+    for path in pictures:
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _run_drift(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+    from fedtrain.statistics.drift import measure_drift
+    from fedtrain.statistics.tables import render_drift
+
+    from .statistics import ask_sites, open_sites
+
+    noise = _read_noise(args)
+    answers = [
+        ask_sites(
+            open_sites(args.scenario, args.overrides, noised=noise is not None, path=path),
+            max_records=args.max_records,
+            noise=noise,
+            sums=2,
+        )
+        for path in (None, args.new)
+    ]
+    before, after = answers
+    drift = measure_drift(
+        before.plan,
+        before.sums,
+        after.sums,
+        min_records=args.min_records,
+        threshold=args.threshold,
+    )
+    if args.json:
+        _print_json(drift.to_json(), before)
+        return 0
+    make_console(sys.stdout).print(render_drift(drift))
+    _print_guarantee(before, args.min_records, sums=2)
+    names = ", ".join(drift.drifted)
+    verdict = f"retrain: {names} beyond {drift.threshold:g}" if names else "no need to retrain"
+    sys.stdout.write(f"{verdict}\n")
+    return 0
+
+
+def _read_noise(args: argparse.Namespace) -> "Noise | None":
+    from fedtrain.errors import ConfigError
+
+    from .statistics import Noise
+
+    if args.epsilon is None:
+        if args.delta is not None:
+            raise ConfigError(f"--delta {args.delta:g} has no effect without --epsilon; give both")
+        return None
+    return Noise(args.epsilon, _DELTA if args.delta is None else args.delta)
+
+
+def _print_json(tree: dict[str, Any], answer: "Answer") -> None:
+    cost = None
+    if answer.cost is not None:
+        cost = {
+            "epsilon": answer.cost.epsilon,
+            "delta": answer.cost.delta,
+            "unit": answer.cost.unit,
+            "neighbouring_relation": answer.cost.neighbouring_relation,
+            "accountant": answer.cost.accountant,
+        }
+    tree |= {"sites": answer.sites, "cost_a_sum": cost}
+    sys.stdout.write(json.dumps(tree, allow_nan=False) + "\n")
+
+
+def _print_guarantee(answer: "Answer", min_records: int, *, sums: int) -> None:
+    """Say what left the sites, and what it cost."""
+    out = sys.stdout
+    of = "1 secure sum" if sums == 1 else f"{sums} secure sums, each"
+    out.write(
+        f"{of} over {answer.sites} sites of {len(answer.sums)} numbers; no figure rests on fewer"
+        f" than {min_records} records.\n"
+    )
+    if answer.cost is None:
+        out.write(
+            "Exact sums: whoever decodes one (the coordinator) has all of it. --epsilon protects"
+            " each record.\n"
+        )
+        return
+    cost = answer.cost
+    out.write(
+        f"epsilon {cost.epsilon:.3g} a sum at delta {cost.delta:g} for each record"
+        f" ({cost.neighbouring_relation}, {cost.accountant}); noise of standard deviation"
+        f" {answer.noise_stddev:.3g} on each count, added by the sites in shares. It composes with"
+        " whatever else is released of these records. The noise of a simulation follows from"
+        " run.seed: keep it secret where the figures are published.\n"
+    )
