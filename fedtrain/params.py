@@ -1,8 +1,8 @@
 """A model's exchanged state as one flat vector.
 
 What sites and coordinator exchange of a model is one float32 vector of length d: its parameters,
-then its floating-point buffers, in the model's own order. Integer buffers (a batch counter) stay
-where they are.
+then its floating-point buffers, in the model's own order. Parameters that are not trained
+(`requires_grad` is off) and integer buffers (a batch counter) stay where they are.
 
 Shapes: `(d,)` is the flat vector.
 """
@@ -68,8 +68,10 @@ class Layout:
 
 
 def exchanged_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that are exchanged: parameters, then floating-point buffers."""
-    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    """Return the tensors that are exchanged: trained parameters, then floating-point buffers."""
+    tensors: dict[str, Tensor] = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     tensors |= {
         name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()
     }

@@ -1,8 +1,8 @@
 """The section on the architecture."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedtrain.config.section import Section
 
@@ -66,3 +66,44 @@ class ModelSection(Section):
     options: dict[str, Any] = Field(
         {}, description="Keyword arguments for a module:function of your own."
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Model to start from: a .safetensors file, a run directory, or a TorchScript file. It"
+            " must be public, or covered by a guarantee of its own; this run's does not cover what"
+            " it learned before. Default: drawn from run.seed."
+        ),
+    )
+    start_digest: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of that file. Default: what it is when the run starts.",
+    )
+    reinitialise: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Patterns of tensors not taken from start_from, e.g. ['output*'].",
+    )
+    freeze: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Patterns of parameters that are not trained and not sent, e.g. ['conv*'], or for a"
+            " linear probe ['*', '!output*']."
+        ),
+    )
+    lora: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Patterns of linear layers that only an adapter of low rank is trained of.",
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, le=1024, description="Rank of those adapters; default: 4."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.lora_rank is not None and self.lora is None:
+            raise ValueError("lora_rank has no effect without model.lora; remove it")
+        return self

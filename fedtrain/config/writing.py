@@ -9,7 +9,12 @@ import tomli_w
 from fedtrain.config.whole import Config
 
 # Keys that say where and how a run is computed, not what it computes; they are not in the digest.
-LOCAL_KEYS: Final = (("run", "directory"), ("data", "path"), ("simulation",))
+LOCAL_KEYS: Final = (
+    ("run", "directory"),
+    ("data", "path"),
+    ("model", "start_from"),
+    ("simulation",),
+)
 
 
 def compute_digest(config: Config) -> str:

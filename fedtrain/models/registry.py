@@ -23,6 +23,7 @@ from fedtrain.models.architectures import (
 from fedtrain.models.initialisation import initialise
 from fedtrain.models.layers import resolve_activation
 from fedtrain.models.sizes import Sizes
+from fedtrain.models.trained_part import choose_trained, has_frozen_part
 from fedtrain.user_function import call_function, describe_exception, is_function_reference
 
 INPUT_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
@@ -35,6 +36,7 @@ OPTIONAL_KEYS: Final = (
     "layers",
     "heads",
 )
+TRAINED_KEYS: Final = ("freeze", "lora", "lora_rank")
 
 
 def build_model(
@@ -67,9 +69,11 @@ def build_model(
     seed = int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if is_function_reference(section.name):
-            return _build_own(section, input_shape, classes, input_dtype=input_dtype)
-        return _build_named(section, input_shape, classes, input_dtype=input_dtype)
+        build = _build_own if is_function_reference(section.name) else _build_named
+        model = build(section, input_shape, classes, input_dtype=input_dtype)
+        if has_frozen_part(section):
+            choose_trained(model, section, torch.zeros(2, *input_shape, dtype=input_dtype))
+        return model
 
 
 def describe_architecture(
@@ -87,13 +91,23 @@ def describe_architecture(
         "classes": classes,
     }
     if is_function_reference(section.name):
-        return description | {"options": dict(section.options)}
+        return description | {"options": dict(section.options)} | _describe_trained(section)
     if section.name in READS_HIDDEN:
         description["hidden"] = list(section.hidden)
     if section.name not in WITHOUT_ACTIVATION:
         description["activation"] = resolve_activation(section)
     given = {key: getattr(section, key) for key in OPTIONAL_KEYS}
-    return description | {key: value for key, value in given.items() if value is not None}
+    described = {key: value for key, value in given.items() if value is not None}
+    return description | described | _describe_trained(section)
+
+
+def _describe_trained(section: ModelSection) -> dict[str, Any]:
+    given = {key: getattr(section, key) for key in TRAINED_KEYS}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in given.items()
+        if value is not None
+    }
 
 
 def build_described_model(description: Mapping[str, Any], generator: torch.Generator) -> nn.Module:
@@ -107,7 +121,7 @@ def build_described_model(description: Mapping[str, Any], generator: torch.Gener
         AuditError: The description is incomplete or does not describe a model.
         ConfigError: As `build_model`.
     """
-    keys = ("name", "hidden", "activation", "options", *OPTIONAL_KEYS)
+    keys = ("name", "hidden", "activation", "options", *OPTIONAL_KEYS, *TRAINED_KEYS)
     try:
         section = ModelSection.model_validate(
             {key: description[key] for key in keys if key in description or key == "name"},
@@ -131,10 +145,8 @@ def build_described_model(description: Mapping[str, Any], generator: torch.Gener
 
 
 def _verify_sizes(input_shape: tuple[int, ...], classes: int) -> None:
-    if classes < 2:
-        raise ConfigError(
-            f"classes = {classes} leaves nothing to tell apart; the data needs at least 2 labels"
-        )
+    if classes < 1:
+        raise ConfigError(f"classes = {classes} leaves nothing to return; a model needs an output")
     if not input_shape or min(input_shape) < 1:
         raise ConfigError(
             f"records of shape {input_shape} hold no value; the data needs at least 1 feature"
