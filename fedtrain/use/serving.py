@@ -77,6 +77,7 @@ def build_server(model: RunModel, *, host: str = LOOPBACK[0]) -> Any:
 
     # FastAPI reads the request's type off the annotation, which is made here.
     answer.__annotations__["body"] = request
+
     def refuse(_: Any, error: Any) -> Any:
         """Say where a request does not fit, without repeating what it held."""
         detail = [{"loc": problem["loc"], "msg": problem["msg"]} for problem in error.errors()]
