@@ -13,11 +13,18 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 from fedtrain.aggregation import compute_model_digest, name_run
-from fedtrain.config import to_canonical
+from fedtrain.config import Config, to_canonical
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
-from fedtrain.protocol import PREPARATION_TEXT, PROXIMAL_MU, RATE_FACTOR, SERVER_ROUND, UPDATE_NORM
+from fedtrain.protocol import (
+    PREPARATION_TEXT,
+    PROXIMAL_MU,
+    RATE_FACTOR,
+    SERVER_ROUND,
+    TRAINING,
+    UPDATE_NORM,
+)
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.messages import Advertisement, RoundContext
 from fedtrain.secagg.policy import SitePolicy
@@ -41,7 +48,7 @@ class Attempt:
         session: The protocol's state.
         purpose: TRAINING or EVALUATION.
         record: What was announced: round, preparation, proximal coefficient, clip.
-        vector: Global model, `(d,)`.
+        vector: Global model, `(d,)`; in a round of SCAFFOLD `(2, d)`, see `read_start`.
         cohort: Most sites that may be summed.
     """
 
@@ -110,7 +117,7 @@ def find_attempt(site: Site, record: ConfigRecord, purpose: str) -> Attempt:
     if data is None or context is None:
         raise PeerError("this site has not advertised keys in this run")
     session = _open_session(site, custody, context)
-    announced, vector = _unpack(data)
+    announced, vector = _unpack(data, rows=count_rows(site.config, purpose))
     digest = compute_model_digest(vector, read_bound_number(site.config, announced))
     if (announced[SERVER_ROUND], digest) != (context.round, context.model_digest):
         # A process ended between the two; the attempt cannot go on.
@@ -167,7 +174,12 @@ def _pack(record: ConfigRecord, vector: Vector) -> bytes:
     return to_canonical(kept).encode() + b"\n" + vector.astype("<f4", copy=False).tobytes()
 
 
-def _unpack(data: bytes) -> tuple[ConfigRecord, Vector]:
+def _unpack(data: bytes, *, rows: int) -> tuple[ConfigRecord, Vector]:
     line, _, rest = data.partition(b"\n")
     vector: Vector = np.frombuffer(rest, "<f4").astype(np.float32)
-    return ConfigRecord(json.loads(line)), vector
+    return ConfigRecord(json.loads(line)), vector if rows == 1 else vector.reshape(rows, -1)
+
+
+def count_rows(config: Config, purpose: str) -> int:
+    """Return how many vectors are announced: the model, and SCAFFOLD's control variate."""
+    return 2 if purpose == TRAINING and config.federation.strategy == "SCAFFOLD" else 1

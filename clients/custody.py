@@ -6,6 +6,7 @@
       identity.key   the site's long-term key, for its owner's eyes only
       ledger/        the ledger of its data set: lifetime budget and releases
       state/         what secure aggregation must not forget
+      kept/          what is the site's own of a run: control variates, layers, models
       root.pub       the federation's root key, and
       roster.bin     the roster that it signed; both pinned, where the site has joined one
       rosters/       every roster that it ever pinned, by digest: of runs that began with them
@@ -46,6 +47,7 @@ POLICY_FILE: Final = "policy.toml"
 IDENTITY_FILE: Final = "identity.key"
 LEDGER_FOLDER: Final = "ledger"
 STATE_FOLDER: Final = "state"
+KEPT_FOLDER: Final = "kept"
 ROOT_FILE: Final = "root.pub"
 ROSTER_FILE: Final = "roster.bin"
 ROSTERS_FOLDER: Final = "rosters"

@@ -8,6 +8,7 @@ identity and an id, which are not public: a contract test runs them.
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from fedtrain.errors import PeerError
 from fedtrain.link.parcel import Parcel
 from fedtrain.params import Vector
-from fedtrain.protocol import ARRAYS, PARAMETERS
+from fedtrain.protocol import ARRAYS, CONTROL, PARAMETERS
 
 _COORDINATOR_NODE: Final = 1
 _OWN_NODE: Final = 2
@@ -73,6 +74,29 @@ def read_parameters(message: Message) -> Vector:
         )
     vector: Vector = array.numpy()
     return vector
+
+
+def read_start(message: Message, strategy: str) -> Vector:
+    """Return what a round of training starts from.
+
+    Args:
+        message: A train message.
+        strategy: Of the config.
+
+    Returns:
+        The global model, `(d,)`; with SCAFFOLD's control variate below it, `(2, d)`.
+
+    Raises:
+        PeerError: One of the two is missing or does not fit.
+    """
+    vector = read_parameters(message)
+    if strategy != "SCAFFOLD":
+        return vector
+    record = message.content.get(ARRAYS)
+    array = record.get(CONTROL) if isinstance(record, ArrayRecord) else None
+    if array is None or array.dtype != "float32" or tuple(array.shape) != vector.shape:
+        raise PeerError(f"a train message of SCAFFOLD needs '{CONTROL}' like '{PARAMETERS}'")
+    return np.stack([vector, array.numpy()])
 
 
 def to_array_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

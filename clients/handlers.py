@@ -1,14 +1,15 @@
 """What a site does with each kind of message, without secure aggregation."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedtrain.aggregation import compute_model_digest
-from fedtrain.config import to_canonical
+from fedtrain.attackers import choose_attackers, corrupt_records, corrupt_update
+from fedtrain.config import AttackersSection, to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import SiteError
 from fedtrain.ledger.faults import BudgetError
@@ -20,6 +21,7 @@ from fedtrain.protocol import (
     ARRAYS,
     DESCRIPTION,
     LEDGER_LINE,
+    LOCAL_STEPS,
     METRICS,
     PARAMETERS,
     PREPARATION_TEXT,
@@ -41,7 +43,8 @@ from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from fedtrain.training.metrics import MetricSums
 
 from .custody import pack_update, unpack_update
-from .flower import read_parameters, to_array_record
+from .flower import read_parameters, read_start, to_array_record
+from .own_part import begin_round, end_round, merge_local_layers
 from .site import (
     Site,
     check_index,
@@ -89,24 +92,29 @@ def train(message: Message, context: Context) -> Message:
     """Answer a `train`: the local model, its weight, and what was released."""
     site = open_site(message, context)
     _refuse_if_hidden(site)
-    record, start = read_config(message), read_parameters(message)
+    record = read_config(message)
+    start = read_start(message, site.config.federation.strategy)
     own = produce_update(site, record, start)
     update, weight = own.update, own.weight
-    plan = site.runtime.plan
+    plan, sent = site.runtime.plan, update.vector
+    if site.config.federation.strategy == "FedNova" and update.steps:
+        sent = start + (sent - start) / np.float32(update.steps)
     entry = make_entry(
         plan,
         site=site.name,
         round=int(read_number(record, SERVER_ROUND)),
         # No guarantee rests on which bytes an unprotected update had; hashing them costs 4 %.
-        update_digest=None if plan is None else compute_vector_digest(update.vector),
+        update_digest=None if plan is None else compute_vector_digest(sent),
         released=own.released,
     )
     metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weight}
     if sends_metrics(site.config):
         metrics[TRAIN_LOSS] = update.train_loss
+    if site.config.federation.strategy == "FedNova":
+        metrics[LOCAL_STEPS] = update.steps
     content = RecordDict(
         {
-            ARRAYS: to_array_record({PARAMETERS: update.vector}),
+            ARRAYS: to_array_record({PARAMETERS: sent}),
             METRICS: MetricRecord(metrics),
             RELEASE: ConfigRecord({LEDGER_LINE: entry.to_json()}),
         }
@@ -195,14 +203,19 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
     round_ = int(read_number(record, SERVER_ROUND))
     preparation, trainer = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     records = site.runtime.load(site.index, preparation).train
+    attack = find_attack(site)
+    if attack is not None:
+        records = corrupt_records(attack, records, classes=len(preparation.label_names))
     draws = site.config.training.sampling == "poisson"
+    begun = begin_round(site, start, round_)
     task = LocalTask(
         records=records,
-        start=start,
+        start=begun.model,
         shuffling=make_torch_generator(site.config.run.seed, "shuffling", site.name, round_),
         sampling=site.make_generator("sampling", round_) if draws else None,
         noise=site.make_generator("noise", round_) if draws else None,
         proximal_mu=read_proximal_mu(record),
+        correction=begun.correction,
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
@@ -211,9 +224,22 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
             raise update
         # Its data may be why. A site that dropped out would say so: it stays, with no change.
         log.warning("update_is_zero site=%s message=%s", site.name, update)
-        update = LocalUpdate(start, 0.0, 0)
+        update = LocalUpdate(begun.model, 0.0, 0)
+    update = end_round(site, start, round_, update=update, records=records)
+    if attack is not None:
+        model = start if start.ndim == 1 else start[0]
+        update = replace(update, vector=corrupt_update(attack, model, update.vector))
     equal = site.config.federation.weighting == "equal"
     return update, 1 if equal else len(records.labels)
+
+
+def find_attack(site: Site) -> AttackersSection | None:
+    """Return what a simulated site attacks with; None where it does not."""
+    section = site.config.attackers
+    if section is None:
+        return None
+    names, seed = site.runtime.shards.site_names, site.config.run.seed
+    return section if site.name in choose_attackers(section, names, seed=seed) else None
 
 
 def compute_sums(
@@ -234,6 +260,8 @@ def compute_sums(
         raise SiteError("privacy.metrics = 'suppressed': this site computes no metrics to send")
     preparation, trainer = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     shard = site.runtime.load(site.index, preparation)
+    before = int(read_number(record, SERVER_ROUND)) + 1
+    vector = merge_local_layers(site, vector, before=before)
     validation = _evaluate_split(trainer, vector, shard.validation, histograms=False)
     return validation, _evaluate_split(trainer, vector, shard.test, histograms=True)
 

@@ -8,12 +8,14 @@ import json
 from functools import cached_property, lru_cache
 
 import torch
+from torch import nn
 
 from fedtrain.config import Config, build_config, compute_digest
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shard, Shards
 from fedtrain.errors import PeerError
 from fedtrain.models.registry import build_model
+from fedtrain.params import Layout
 from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.secagg.policy import SitePolicy
 from fedtrain.secagg.store import MemoryStore
@@ -36,6 +38,7 @@ class Runtime:
         self.digest = compute_digest(config)
         self.plan: RecordPlan | None = build_record_plan(config)
         self._fitted: tuple[str, Preparation, LocalTrainer] | None = None
+        self._own_trainer: LocalTrainer | None = None
         # Secure aggregation: each site's attempt in progress and its record of the run.
         self.attempts: dict[int, object] = {}
         self.stores: dict[int, MemoryStore] = {}
@@ -47,23 +50,58 @@ class Runtime:
         """The data, opened when it is first asked for: after policy and budget."""
         return Shards.open(self.config, own=self._own)
 
+    @property
+    def layout(self) -> Layout:
+        """Of the model, once it is made."""
+        if self._fitted is None:
+            raise RuntimeError("the model is made when the preparation is known")
+        return self._fitted[2].layout
+
+    @property
+    def own_trainer(self) -> LocalTrainer:
+        """The trainer of sites' own models: shuffled batches, without noise, on a second model."""
+        if self._own_trainer is None:
+            if self._fitted is None:
+                raise RuntimeError("the model is made when the preparation is known")
+            config = build_own_config(self.config)
+            self._own_trainer = LocalTrainer(self._build(self._fitted[1]), config, private=False)
+        return self._own_trainer
+
+    def _build(self, preparation: Preparation) -> nn.Module:
+        return build_model(
+            self.config.model,
+            input_shape=preparation.input_shape,
+            classes=len(preparation.label_names),
+            generator=torch.Generator(),
+            input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
+        )
+
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
         """Return the fitted preparation and the trainer for it, made on first use."""
         if self._fitted is None or self._fitted[0] != preparation_text:
             preparation = Preparation.from_json(json.loads(preparation_text))
-            model = build_model(
-                self.config.model,
-                input_shape=preparation.input_shape,
-                classes=len(preparation.label_names),
-                generator=torch.Generator(),
-                input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
-            )
-            self._fitted = (preparation_text, preparation, LocalTrainer(model, self.config))
+            trainer = LocalTrainer(self._build(preparation), self.config)
+            self._fitted = (preparation_text, preparation, trainer)
+            self._own_trainer = None
         return self._fitted[1:]
 
     def load(self, site: int, preparation: Preparation) -> Shard:
         """Return one site's prepared records."""
         return self.shards.load(site, preparation)
+
+
+def build_own_config(config: Config) -> Config:
+    """Return the config that sites' own models are trained by."""
+    section = config.personalisation
+    if section is None:
+        raise RuntimeError("this run has no models of sites' own")
+    changes = {
+        "sampling": "shuffle",
+        "local_epochs": section.epochs,
+        "local_steps": None,
+        "learning_rate": section.learning_rate or config.training.learning_rate,
+    }
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
 
 
 @lru_cache(maxsize=_WARM)

@@ -51,7 +51,7 @@ from fedtrain.training.metrics import MetricSums, compute_metrics
 from fedtrain.training_vector import TrainingVector
 
 from .attempts import Attempt, begin_attempt, find_attempt
-from .flower import read_parameters, to_array_record
+from .flower import read_parameters, read_start, to_array_record
 from .handlers import check_budget, compute_sums, produce_update
 from .site import Site, open_site, read_clip, read_config, read_number, read_text
 from .statistics import compute_statistics_words, read_plan
@@ -78,7 +78,8 @@ def advertise(message: Message, context: Context) -> Message:
     _require_mode(site, "protocol")
     record, secure = read_config(message), _read_secure(message)
     announced = decode(_read_bytes(secure), RoundContext)
-    purpose, vector = _read_purpose(secure), read_parameters(message)
+    purpose = _read_purpose(secure)
+    vector = _read_vector(site, message, purpose)
     if announced.round > site.config.federation.rounds:
         # What the run costs is planned for so many sums.
         raise RefusalError("context", f"round {announced.round} is beyond the config's last")
@@ -145,7 +146,12 @@ def encode_plainly(message: Message, context: Context) -> Message:
     if not isinstance(cohort, int):
         raise PeerError(f"the message lacks '{SECAGG_COHORT}'")
     encoded = _compute_words(
-        site, purpose, record, vector=read_parameters(message), cohort=cohort, context=context
+        site,
+        purpose,
+        record,
+        vector=_read_vector(site, message, purpose),
+        cohort=cohort,
+        context=context,
     )
     content = RecordDict({ARRAYS: to_array_record({WORDS: encoded.words})})
     if purpose == TRAINING:
@@ -161,12 +167,14 @@ def _compute_words(
     generator = site.make_generator(f"rounding {purpose}", round_)
     if purpose == TRAINING:
         clip = read_clip(site.config, record)
-        layout = TrainingVector(site.config, size=len(vector), cohort=cohort, clip=clip)
+        layout = TrainingVector(site.config, size=vector.shape[-1], cohort=cohort, clip=clip)
         own = produce_update(site, record, vector, clip=clip)
+        model = vector if vector.ndim == 1 else vector[0]
         words = layout.encode(
-            own.update.vector - vector,
+            own.update.vector - model,
             weight=own.weight,
             train_loss=own.update.train_loss,
+            steps=own.update.steps,
             rounding=generator,
             noise=site.make_generator("noise share", round_),
         )
@@ -222,6 +230,12 @@ def _require_mode(site: Site, mode: str) -> None:
 def _find_attempt(message: Message, context: Context) -> tuple[Site, Attempt]:
     site = open_site(message, context)
     return site, find_attempt(site, read_config(message), _read_purpose(_read_secure(message)))
+
+
+def _read_vector(site: Site, message: Message, purpose: str) -> Vector:
+    if purpose == TRAINING:
+        return read_start(message, site.config.federation.strategy)
+    return read_parameters(message)
 
 
 def _read_secure(message: Message) -> ConfigRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message
 
 from fedtrain.config import Config
-from fedtrain.errors import ConfigError, PeerError
+from fedtrain.errors import ConfigError, PeerError, SiteError
 from fedtrain.plan import build_site_plan
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import (
@@ -20,7 +20,8 @@ from fedtrain.protocol import (
 )
 from fedtrain.training.schedules import read_schedule
 
-from .custody import Custody, open_custody
+from .custody import KEPT_FOLDER, Custody, open_custody
+from .kept import Kept, open_kept
 from .runtime import Runtime, open_runtime
 
 
@@ -34,6 +35,7 @@ class Site:
             process that stands for the site, never by a message.
         custody: The site's own folder; None where it has none: then it keeps no budget.
         run: The run's identifier.
+        kept_folder: Where a simulation keeps what sites keep of the run; None elsewhere.
     """
 
     runtime: Runtime
@@ -41,6 +43,7 @@ class Site:
     simulated: bool
     custody: Custody | None = None
     run: str = ""
+    kept_folder: Path | None = None
 
     @property
     def config(self) -> Config:
@@ -53,6 +56,18 @@ class Site:
         if self.custody is not None:
             return self.custody.name
         return self.runtime.shards.site_names[self.index]
+
+    @property
+    def kept(self) -> Kept:
+        """What the site keeps of the run from round to round."""
+        if self.kept_folder is not None:
+            return Kept(self.kept_folder, self.index)
+        if self.custody is None:
+            raise SiteError(
+                "this run keeps something at the site from round to round; name the site's folder"
+                " as site-dir in the node's configuration"
+            )
+        return open_kept(self.custody.path / KEPT_FOLDER, self.run, self.index)
 
     def make_generator(self, purpose: str, round: int) -> SecureGenerator:
         """Return the CSPRNG for one purpose of one round."""
@@ -99,7 +114,16 @@ def identify_site(message: Message, context: Context) -> Site:
     )
     index = int(context.node_config.get("partition-id", 0))
     simulated = context.node_config.get("randomness") == "simulated"
-    site = Site(runtime, index, simulated, run=str(record.get(RUN_ID, "")))
+    if runtime.config.attackers is not None and not simulated:
+        raise SiteError("[attackers] is for simulations; this site attacks nobody")
+    kept = str(context.node_config.get("kept-dir", "")) if simulated else ""
+    site = Site(
+        runtime,
+        index,
+        simulated,
+        run=str(record.get(RUN_ID, "")),
+        kept_folder=Path(kept) if kept else None,
+    )
     if custody is not None:
         return replace(site, custody=custody)
     if all_sites:

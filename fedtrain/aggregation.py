@@ -54,13 +54,23 @@ def compute_model_digest(vector: Vector, clip: float | None = None) -> bytes:
     """Return the SHA-256 of what a site is to train or evaluate, which binds every mask key.
 
     Args:
-        vector: Global model, `(d,)`.
+        vector: Global model, `(d,)`; with SCAFFOLD's control variate below it, `(2, d)`.
         clip: The round's adaptive clip. The noise is made for the scale that follows from it, a
             power of two: a site with another clip than its peers could stand nearly twice as high
             above theirs. Or, where there is none, the plateau's factor of the learning rate: were
             that of all other sites tiny, so would their updates be, and the sum one site's.
     """
+    if vector.ndim == 2:
+        model, control = (compute_model_digest(row) for row in vector)
+        return bind_clip(bind_control(model, control), clip)
     return bind_clip(hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).digest(), clip)
+
+
+def bind_control(model_digest: bytes, control_digest: bytes | None) -> bytes:
+    """Return the digest of a model's and a control variate's digest; without one the first."""
+    if control_digest is None:
+        return model_digest
+    return hashlib.sha256(model_digest + control_digest).digest()
 
 
 def bind_clip(model_digest: bytes, clip: float | None) -> bytes:

@@ -25,6 +25,8 @@ DESCRIPTION: Final = "description"
 
 # In ARRAYS of a train message and its reply: the flat vector, (d,) float32.
 PARAMETERS: Final = "parameters"
+# Beside it in a train message of SCAFFOLD: the coordinator's control variate, (d,) float32.
+CONTROL: Final = "control"
 # In ARRAYS of an evaluate reply: flat metric sums, float64; empty where there are no records.
 VALIDATION_SUMS: Final = "validation-sums"
 TEST_SUMS: Final = "test-sums"
@@ -57,6 +59,7 @@ STATISTICS: Final = "statistics"
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"
 TRAIN_LOSS: Final = "train_loss"
+LOCAL_STEPS: Final = "local-steps"  # FedNova: the (mean) number of local steps
 
 # In RELEASE of a train reply: the site's ledger line.
 LEDGER_LINE: Final = "ledger-line"

@@ -43,18 +43,22 @@ def resolve(config: Config) -> Config:
         ConfigError: `target_epsilon` cannot be reached.
     """
     private = config.privacy.unit != "none"
+    equal = private or config.federation.strategy == "SCAFFOLD"
     federation = config.federation.model_copy(
         update={
-            "weighting": config.federation.weighting or ("equal" if private else "examples"),
+            "weighting": config.federation.weighting or ("equal" if equal else "examples"),
             "select": config.federation.select
             or ("last" if private or config.data.validation_fraction == 0 else "best"),
         }
     )
     central_test = config.data.central_test
+    own = config.personalisation
+    # With local layers the coordinator has no whole model to test.
+    has_central = config.data.source == "idx" and (own is None or not own.local_layers)
     data = config.data.model_copy(
         update={
             "preparation": _resolve_preparation(config),
-            "central_test": config.data.source == "idx" if central_test is None else central_test,
+            "central_test": has_central if central_test is None else central_test,
         }
     )
     training = _resolve_training(config)

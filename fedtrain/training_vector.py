@@ -2,8 +2,9 @@
 
 Coordinator and site build the same layout from the config and the cohort, so that nothing of it
 is sent. Without site-level privacy the vector holds weight x update and the weight, whose sums'
-quotient is the average. Under site-level privacy it holds the clipped update and, where the clip
-adapts, one bit, both with the site's share of the noise; the divisor is a public constant.
+quotient is the average; with FedNova the update is per local step, and their number rides along.
+Under site-level privacy it holds the clipped update and, where the clip adapts, one bit, both with
+the site's share of the noise; the divisor is a public constant.
 
 Shapes: d parameters, m elements of the encoded vector.
 """
@@ -29,6 +30,9 @@ MAX_LOSS: Final = 100.0
 UPDATE: Final = "update"
 WEIGHT: Final = "weight"
 LOSS: Final = "loss"
+STEPS: Final = "steps"
+# More local steps than this FedNova does not count; the site refuses to report them.
+MAX_STEPS: Final = 100_000
 # Keeps the norm of a clipped update below the clip whatever the rounding of the products.
 _CLIP_MARGIN: Final = 1 - 1e-9
 
@@ -43,6 +47,7 @@ class TrainingSum:
         weight: Sum of their weights, or the divisor.
         train_loss: Weighted mean of their losses, not protected by differential privacy; None
             where it is not sent.
+        steps: Weighted mean of their local steps; None but with FedNova.
         below: Noised sum over the survivors of 1/2 where an update was within the clip, else -1/2;
             None where the clip does not adapt.
     """
@@ -51,6 +56,7 @@ class TrainingSum:
     weight: float
     train_loss: float | None = None
     below: float | None = None
+    steps: float | None = None
 
 
 class TrainingVector:
@@ -85,6 +91,7 @@ class TrainingVector:
         self._plan = plan = build_site_plan(config)
         self._max_norm = section.max_update_norm
         self._is_private = config.privacy.unit != "none"
+        self._per_step = config.federation.strategy == "FedNova"
         self._fewest_shares = 1
         if plan is not None:
             least = section.min_cohort if plan.samples else cohort
@@ -112,6 +119,7 @@ class TrainingVector:
         train_loss: float,
         rounding: SecureGenerator,
         noise: SecureGenerator,
+        steps: int = 1,
     ) -> Words:
         """Encode one site's round of training.
 
@@ -121,14 +129,17 @@ class TrainingVector:
             train_loss: Mean loss.
             rounding: Source of the stochastic rounding.
             noise: Source of the site's share of the noise; nothing is drawn where there is none.
+            steps: Local steps, which FedNova divides the update by.
 
         Returns:
             `(m,)` words.
 
         Raises:
             UpdateRangeError: Without site-level privacy: the update's L2 norm is beyond
-                `max_update_norm`. Without any privacy: the loss is beyond its bound.
+                `max_update_norm`. Without any privacy: the loss is beyond its bound, or the steps.
         """
+        if self._per_step and steps:
+            update = update / np.float32(steps)
         if self._plan is None:
             parts, factor = self._weigh(update, weight)
         else:
@@ -138,6 +149,7 @@ class TrainingVector:
             # by a guarantee's silence on the loss itself.
             train_loss = float(np.clip(np.nan_to_num(train_loss), 0.0, MAX_LOSS))
         parts[LOSS] = np.array([train_loss * factor])
+        parts[STEPS] = np.array([steps * factor])
         words = self.encoding.encode(parts, generator=rounding)
         if self.share is not None:
             _add_noise(words, self.share.dimension, self.share.share_variance, noise)
@@ -160,7 +172,8 @@ class TrainingVector:
         weight = float(parts[WEIGHT][0])
         factor = self._max_weight / weight
         loss = float(parts[LOSS][0]) * factor if LOSS in parts else None
-        return TrainingSum(_average(parts[UPDATE], factor), weight, loss)
+        steps = float(parts[STEPS][0]) * factor if STEPS in parts else None
+        return TrainingSum(_average(parts[UPDATE], factor), weight, loss, steps=steps)
 
     def _decode_noised(
         self, parts: dict[str, NDArray[np.float64]], divisor: float, survivors: int
@@ -184,7 +197,8 @@ class TrainingVector:
 
     def _make_sums(self, config: Config) -> list[Block]:
         weight = [Block(WEIGHT, 1, self._max_weight, "count")] if self._plan is None else []
-        return weight + ([Block(LOSS, 1, MAX_LOSS)] if sends_metrics(config) else [])
+        steps = [Block(STEPS, 1, MAX_STEPS)] if self._per_step else []
+        return weight + ([Block(LOSS, 1, MAX_LOSS)] if sends_metrics(config) else []) + steps
 
     def _weigh(self, update: Vector, weight: int) -> tuple[dict[str, NDArray[Any]], float]:
         private_norm = compute_norm(update)

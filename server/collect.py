@@ -18,6 +18,7 @@ from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     ARRAYS,
     LEDGER_LINE,
+    LOCAL_STEPS,
     METRICS,
     PARAMETERS,
     REFUSED_FOR_GOOD,
@@ -26,6 +27,7 @@ from fedtrain.protocol import (
     UNSPOKEN,
     WEIGHT,
 )
+from fedtrain.training_vector import MAX_STEPS
 
 from .flower import read_array, to_array_record
 
@@ -69,6 +71,7 @@ def sift(
     size: int,
     equal: bool,
     with_loss: bool = True,
+    with_steps: bool = False,
 ) -> Iterator[tuple[Message, Vector]]:
     """Yield the usable train replies with their vectors; count and log the others.
 
@@ -80,6 +83,7 @@ def sift(
         size: d.
         equal: Whether every weight must be 1.
         with_loss: Whether a training loss must come with each.
+        with_steps: Whether the number of local steps must.
     """
     for reply in replies:
         name = names.get(reply.metadata.src_node_id, "unknown")
@@ -93,6 +97,8 @@ def sift(
             # Released, and so spent, even if it proves unusable.
             tally.entries.append(_read_release(reply, name, round_))
             vector = _read_update(reply, size=size, equal=equal, with_loss=with_loss)
+            if with_steps:
+                _verify_steps(reply)
         except PeerError as error:
             log.warning("update_dropped site=%s reason=%s", name, error)
             tally.dropped.append((name, str(error)))
@@ -119,13 +125,14 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     """
     total = torch.zeros(size, dtype=torch.float64)
     parts = torch.split(total, _PIECE)
-    weights, losses, last = 0.0, list[float](), None
+    weights, steps, losses, last = 0.0, 0.0, list[float](), None
     for reply, vector in pairs:
         _, metrics = _read_records(reply)
         weight = _read_scalar(metrics, WEIGHT)
         for part, values in zip(parts, torch.split(torch.from_numpy(vector), _PIECE), strict=True):
             part.add_(values.double(), alpha=weight)
         weights += weight
+        steps += weight * float(metrics.get(LOCAL_STEPS, 0))  # type: ignore[arg-type]
         if TRAIN_LOSS in metrics:
             losses.append(weight * _read_scalar(metrics, TRAIN_LOSS))
         last = reply
@@ -135,6 +142,8 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     merged: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weights}
     if losses:
         merged[TRAIN_LOSS] = sum(losses) / weights
+    if steps:
+        merged[LOCAL_STEPS] = steps / weights
     last.content = RecordDict({ARRAYS: to_array_record(average), METRICS: MetricRecord(merged)})
     return last
 
@@ -176,6 +185,12 @@ def _read_update(reply: Message, *, size: int, equal: bool, with_loss: bool) -> 
         bound = "equal to 1" if equal else f"above 0 and at most {MAX_WEIGHT:g}"
         raise PeerError(f"the update's weight is {weight:g}, it must be {bound}")
     return vector.astype(np.float32, copy=False)
+
+
+def _verify_steps(reply: Message) -> None:
+    steps = _read_scalar(_read_records(reply)[1], LOCAL_STEPS)
+    if not 0 < steps <= MAX_STEPS:
+        raise PeerError(f"{steps:g} local steps; they must be above 0 and at most {MAX_STEPS}")
 
 
 def _read_records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
-from fedtrain.params import ModelState, Vector
+from fedtrain.local_layers import find_local_layers, restore_local_layers
+from fedtrain.params import ModelState, Vector, compute_vector_digest
 from fedtrain.plan import (
     build_record_plan,
     build_site_plan,
@@ -33,6 +34,8 @@ from fedtrain.plan import (
 )
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.protocol import (
+    ARRAYS,
+    CONTROL,
     PARAMETERS,
     PREPARATION_TEXT,
     RATE_FACTOR,
@@ -48,7 +51,7 @@ from fedtrain.training.schedules import has_stalled, read_schedule
 from .cohort import draw_cohort
 from .collect import Tally, fold, sift, sift_sum
 from .evaluation import Evaluation, collect_evaluation
-from .flower import CohortGrid, exchange, to_array_record
+from .flower import CohortGrid, exchange, read_array, to_array_record
 from .secure import SecureGrid
 from .setup import Member, Setting
 from .strategies import (
@@ -109,8 +112,12 @@ class Rounds:
         self._order = {member.node_id: member.index for member in setting.members}
         self._base = setting.base | {PREPARATION_TEXT: to_canonical(setting.preparation.to_json())}
         self._strategy = build_strategy(
-            self._config.federation, learning_rate=self._config.training.learning_rate
+            self._config.federation,
+            learning_rate=self._config.training.learning_rate,
+            steps=self._config.training.local_steps or 1,
+            sites=len(setting.members),
         )
+        self._find_local_layers()
         self._plan = build_record_plan(self._config)
         self._site_plan = build_site_plan(self._config)
         self._clip = None if self._site_plan is None else self._site_plan.make_adaptive_clip()
@@ -199,6 +206,7 @@ class Rounds:
             draws=self._setting.draws,
         )
         messages = self._configure(round_, vector, cohort)
+        shown = self._describe_control(messages)
         tally, kept = Tally(), list[Message]()
         if messages:
             collect = self._collect if self._secure is None else self._collect_sum
@@ -213,6 +221,7 @@ class Rounds:
             "bytes_up": tally.bytes_up,
             "bytes_down": tally.bytes_down,
         } | self._describe_secure(messages)
+        metrics |= shown
         if train_loss is not None and TRAIN_LOSS in train_loss:
             metrics["train_loss"] = float(train_loss[TRAIN_LOSS])  # type: ignore[arg-type]
         if self._clip is not None:
@@ -227,7 +236,7 @@ class Rounds:
         below = None if self._secure is None else self._get_secure().get_last().below
         if self._clip is not None and below is not None:
             self._clip = self._clip.update(below)
-        result = read_vector(aggregated)
+        result = self._restore_local_layers(read_vector(aggregated), vector)
         if not np.isfinite(result).all():
             raise RunFailedError(
                 f"the global model is not finite after round {round_}; lower"
@@ -254,12 +263,34 @@ class Rounds:
         schedule = read_schedule(self._config.training)
         return 1.0 if schedule is None else schedule.compute_plateau_factor(self._losses)
 
+    def _find_local_layers(self) -> None:
+        """Refuse patterns of local layers that do not fit the model."""
+        section = self._config.personalisation
+        if section is not None and section.local_layers:
+            find_local_layers(self._state.layout, section.local_layers)
+
+    def _restore_local_layers(self, result: Vector, vector: Vector) -> Vector:
+        """Return the result without what noise, or a strategy, did to layers that are not sent."""
+        section = self._config.personalisation
+        if section is None or not section.local_layers:
+            return result
+        return restore_local_layers(self._state.layout, section.local_layers, result, vector)
+
+    def _describe_control(self, messages: list[Message]) -> Metrics:
+        """Return the digest of the control variate that goes out beside the model, if one does."""
+        if not messages or CONTROL not in messages[0].content.array_records[ARRAYS]:
+            return {}
+        record = messages[0].content.array_records[ARRAYS]
+        control: Vector = read_array(record, CONTROL, dtype="float32")
+        return {"control": compute_vector_digest(control)}
+
     def _collect(
         self, messages: list[Message], tally: Tally, *, round_: int, size: int
     ) -> list[Message]:
         """Send train messages; return the replies that the strategy gets, folded if it folds."""
         federation = self._config.federation
-        tally.bytes_down = 4 * size * len(messages)
+        vectors = len(messages[0].content.array_records[ARRAYS])
+        tally.bytes_down = 4 * size * len(messages) * vectors
         usable = sift(
             exchange(self._grid, messages, timeout=federation.round_timeout),
             tally,
@@ -268,6 +299,7 @@ class Rounds:
             size=size,
             equal=federation.weighting == "equal",
             with_loss=sends_metrics(self._config),
+            with_steps=federation.strategy == "FedNova",
         )
         if not self._folds:
             return [reply for reply, _ in usable]

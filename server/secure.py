@@ -27,7 +27,9 @@ from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
+    CONTROL,
     EVALUATION,
+    LOCAL_STEPS,
     METRICS,
     PARAMETERS,
     PREPARATION_TEXT,
@@ -149,7 +151,7 @@ class SecureGrid(CohortGrid):
             )
         try:
             if self._section.mode == "protocol":
-                total = self._run_protocol(exchanger, vector, encoding)
+                total = self._run_protocol(exchanger, _read_shown(content, vector), encoding)
             else:
                 total = self._add_plainly(exchanger, encoding)
         except RoundVoidError as error:
@@ -174,6 +176,8 @@ class SecureGrid(CohortGrid):
         metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: result.weight}
         if result.train_loss is not None:
             metrics[TRAIN_LOSS] = result.train_loss
+        if result.steps is not None:
+            metrics[LOCAL_STEPS] = result.steps
         arrays = hold({PARAMETERS: start + result.average})
         return RecordDict({ARRAYS: arrays, METRICS: MetricRecord(metrics)})
 
@@ -281,6 +285,14 @@ class SecureGrid(CohortGrid):
         if self.last is None:
             raise RuntimeError("no secure sum was begun")
         return self.last
+
+
+def _read_shown(content: RecordDict, vector: Vector) -> Vector:
+    """Return what sites are shown: the model, and SCAFFOLD's control variate where there is one."""
+    arrays = content.array_records[ARRAYS]
+    if CONTROL not in arrays:
+        return vector
+    return np.stack([vector, read_array(arrays, CONTROL, dtype="float32")])
 
 
 def _read_clip(record: ConfigRecord) -> float | None:

@@ -19,8 +19,12 @@ from fedtrain.config import (
 from fedtrain.errors import ConfigError
 from fedtrain.protocol import ARRAYS, CONFIG, PARAMETERS, WEIGHT
 
+from .corrected import Nova, Scaffold
+
 # What a strategy carries from round to round.
-_STATE: Final = ("momentum_vector", "m_t", "v_t")
+_STATE: Final = ("momentum_vector", "m_t", "v_t", "control")
+# Strategies that Flower does not have.
+_OWN: Final = {"SCAFFOLD": Scaffold, "FedNova": Nova}
 # What fedtrain decides itself: the cohort, and what records are called.
 _FIXED: Final = {
     "fraction_train": 1.0,
@@ -37,6 +41,8 @@ _OURS: Final = (*_FIXED, "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn", "t
 
 def list_options(name: str) -> dict[str, object]:
     """Return a strategy's own parameters and their defaults, by Flower's names."""
+    if name in _OWN:
+        return {}
     parameters = inspect.signature(getattr(flower, name).__init__).parameters
     return {
         key: parameter.default
@@ -45,12 +51,16 @@ def list_options(name: str) -> dict[str, object]:
     }
 
 
-def build_strategy(section: FederationSection, *, learning_rate: float) -> FedAvg:
+def build_strategy(
+    section: FederationSection, *, learning_rate: float, steps: int = 1, sites: int = 1
+) -> FedAvg:
     """Return the Flower strategy that a config names.
 
     Args:
         section: The config's `federation`.
         learning_rate: The sites' learning rate, which QFedAvg needs as its own default.
+        steps: Local steps, for SCAFFOLD.
+        sites: Sites of the run, likewise.
 
     Raises:
         ConfigError: An option that the strategy does not have, or a value that it refuses.
@@ -68,8 +78,11 @@ def build_strategy(section: FederationSection, *, learning_rate: float) -> FedAv
         options.setdefault("client_learning_rate", learning_rate)
     if name == "FedProx":
         options.setdefault("proximal_mu", DEFAULT_PROXIMAL_MU)
+    if name == "SCAFFOLD":
+        options |= {"sites": sites, "steps": steps, "learning_rate": learning_rate}
     try:
-        strategy = getattr(flower, name)(**_FIXED, **options)
+        make = _OWN[name] if name in _OWN else getattr(flower, name)
+        strategy = make(**_FIXED, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"federation.strategy_options = {options}: {name} refuses: {error}"
@@ -113,7 +126,7 @@ def read_state(strategy: FedAvg) -> dict[str, NDArray[Any]]:
         value = getattr(strategy, name, None)
         if isinstance(value, Mapping):
             value = value[PARAMETERS]
-        elif value is not None:
+        elif isinstance(value, list):
             (value,) = value
         if value is not None:
             state[f"strategy.{name}"] = np.asarray(value)
@@ -126,7 +139,8 @@ def restore_state(strategy: FedAvg, arrays: Mapping[str, NDArray[Any]]) -> None:
         array = arrays.get(f"strategy.{name}")
         if array is None:
             continue
-        setattr(strategy, name, [array] if name == "momentum_vector" else {PARAMETERS: array})
+        wrapped: Any = array if name == "control" else {PARAMETERS: array}
+        setattr(strategy, name, [array] if name == "momentum_vector" else wrapped)
 
 
 def read_vector(record: ArrayRecord) -> NDArray[np.float32]:

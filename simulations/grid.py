@@ -33,6 +33,7 @@ class InProcessGrid(Grid):
         workers: Worker processes; 1 is this process.
         log: File that workers write their log to.
         results: Folder that sites write their own metrics to.
+        kept: Folder in which sites keep what is their own of the run.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class InProcessGrid(Grid):
         log: Path | None = None,
         results: Path | None = None,
         sites_directory: str | None = None,
+        kept: Path | None = None,
     ) -> None:
         set_identity()
         self._results = "" if results is None else str(results)
+        self._kept = "" if kept is None else str(kept)
         self._sites_directory = sites_directory or ""
         self._sites = sites
         self._run: Run | None = None
@@ -156,6 +159,7 @@ class InProcessGrid(Grid):
             "randomness": "simulated",
             "results-dir": self._results,
             "sites-dir": self._sites_directory,
+            "kept-dir": self._kept,
         }
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from fedtrain.aggregation import build_evaluation_encoding
+from fedtrain.attackers import choose_attackers
 from fedtrain.config import Config, build_config, load_config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
+from fedtrain.local_layers import find_local_layers
 from fedtrain.models.registry import build_model
 from fedtrain.params import Layout
 from fedtrain.resolution import resolve, verify_update_bound
@@ -65,6 +67,8 @@ def open_config(config: Config) -> Opened:
     shards = Shards.open(config, strict=True)  # the operator owns the data, and is told
     checked = _settle_sites(config, len(shards))
     _verify_strategy(checked, len(shards))
+    if checked.attackers is not None:
+        choose_attackers(checked.attackers, shards.site_names, seed=checked.run.seed)
     verify_audit(checked)
     preparation = fit_in_clear(shards, checked)
     size = _verify_model(checked, preparation)
@@ -108,7 +112,10 @@ def _verify_model(config: Config, preparation: Preparation) -> int:
         input_shape=preparation.input_shape,
         is_discrete=preparation.is_discrete,
     )
-    return Layout.of(model).size
+    layout, own = Layout.of(model), config.personalisation
+    if own is not None and own.local_layers:
+        find_local_layers(layout, own.local_layers)
+    return layout.size
 
 
 def _verify_ring(config: Config, size: int, *, classes: int) -> None:

@@ -151,6 +151,7 @@ def _simulate(run: RunDirectory, display: Display) -> None:
         log=path,
         results=results,
         sites_directory=folder,
+        kept=run.path / "kept",
     )
     with logging_to(path), grid:
         try:

@@ -6,6 +6,7 @@ changed by someone else.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +26,12 @@ from fedtrain.secagg.roster import PinnedRoster
 T = TypeVar("T")
 
 LINE_FILES: Final = ("metrics.jsonl", "ledger.jsonl", "transcript.jsonl")
+_TEXTS: Final = ("void", "control")
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 _WHOLE: Final = ("round", "cohort", "survivors", "threshold", "bytes_up", "bytes_down")
 _METRICS: Final = frozenset(
     {*_WHOLE, "void", "train_loss", "update_norm", "rate_factor", "delta", "epsilon", "seconds"}
+    | {"control"}
     | {f"{whom}_{what}" for whom in ("site", "coordinator") for what in ("epsilon", "delta")}
     | {
         f"{split}_{name}"
@@ -272,9 +276,11 @@ def _check_values(line: dict[str, Any], where: str) -> None:
         if key not in line:
             raise AuditError(f"{where}: {key} is missing")
     for key, value in line.items():
-        kinds = (int,) if key in _WHOLE else (str,) if key == "void" else (int, float)
+        kinds = (int,) if key in _WHOLE else (str,) if key in _TEXTS else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise AuditError(f"{where}: {key} = {value!r} is not a {kinds[-1].__name__}")
+        if key == "control" and not _DIGEST.fullmatch(str(value)):
+            raise AuditError(f"{where}: control is no SHA-256 in hexadecimal")
         if isinstance(value, int) and not 0 <= value <= _MAX_WHOLE:
             raise AuditError(f"{where}: {key} is not between 0 and 2^53")
 

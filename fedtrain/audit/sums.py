@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from fedtrain.aggregation import (
     bind_clip,
+    bind_control,
     build_evaluation_encoding,
     name_run,
 )
@@ -98,23 +99,27 @@ def check_models(evidence: Evidence) -> int:
     """Check that each sum was over the model that the sum before it left behind.
 
     A void round leaves its model as it was; the last evaluation was of the last checkpoint. An
-    adaptive clip, or a plateau's learning rate, is bound to the model that it was sent with.
+    adaptive clip, a plateau's learning rate or SCAFFOLD's control variate is bound to the model
+    that it was sent with.
     """
     clips = {
         line["round"]: line.get("update_norm", line.get("rate_factor")) for line in evidence.metrics
     }
+    controls = {line["round"]: line.get("control") for line in evidence.metrics}
     current: bytes | None = None
     best, state = None, evidence.state
     for one in evidence.sums:
         digest = one.context.model_digest
         clip = clips.get(one.context.round) if one.purpose == TRAINING else None
-        if current is not None and digest != bind_clip(current, clip):
+        hexadecimal = controls.get(one.context.round) if one.purpose == TRAINING else None
+        control = None if hexadecimal is None else bytes.fromhex(hexadecimal)
+        if current is not None and digest != bind_clip(bind_control(current, control), clip):
             raise AuditError(f"{one.name}: over another model than the sum before it left")
         if one.purpose == EVALUATION and one.context.round == state.best_round:
             best = digest
         if one.purpose == TRAINING and not _is_void(evidence, one):
             current = None
-        elif clip is None:
+        elif clip is None and control is None:
             current = digest
     vectors = read_vectors(evidence)
     for name, signed in (("last", current), ("best", best)):

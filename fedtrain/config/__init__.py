@@ -6,6 +6,7 @@ with the nearest known name. `load_config` reads and checks a file, `resolve` (i
 `fedtrain.resolution`) fills in what follows from the rest, and `compute_digest` names the result.
 """
 
+from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import (
@@ -15,6 +16,7 @@ from fedtrain.config.federation import (
     FederationSection,
 )
 from fedtrain.config.model import ModelSection
+from fedtrain.config.personalisation import PersonalisationSection
 from fedtrain.config.privacy import PrivacySection, SitePrivacySection
 from fedtrain.config.reading import build_config, describe_problem, load_config, parse_config
 from fedtrain.config.run import RunSection, SimulationSection
@@ -29,12 +31,14 @@ __all__ = [
     "DEFAULT_PROXIMAL_MU",
     "LOCAL_KEYS",
     "STRATEGIES",
+    "AttackersSection",
     "AuditSection",
     "Config",
     "DataSection",
     "FederationSection",
     "ModelSection",
     "PartitionSection",
+    "PersonalisationSection",
     "PrivacySection",
     "RunSection",
     "Section",

@@ -20,10 +20,21 @@ STRATEGIES: Final = (
     "MultiKrum",
     "Bulyan",
     "QFedAvg",
+    "SCAFFOLD",
+    "FedNova",
 )
 # Strategies that need the weighted average of a round and no single update: their replies are
 # folded into one as they arrive, and secure aggregation can stand below them.
-AVERAGING_STRATEGIES: Final = ("FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad")
+AVERAGING_STRATEGIES: Final = (
+    "FedAvg",
+    "FedProx",
+    "FedAvgM",
+    "FedAdam",
+    "FedYogi",
+    "FedAdagrad",
+    "SCAFFOLD",
+    "FedNova",
+)
 # FedProx's coefficient where federation.strategy_options names none.
 DEFAULT_PROXIMAL_MU: Final = 0.01
 
@@ -44,6 +55,8 @@ class FederationSection(Section):
         "MultiKrum",
         "Bulyan",
         "QFedAvg",
+        "SCAFFOLD",
+        "FedNova",
     ] = Field("FedAvg", description="Flower strategy that aggregates the updates.")
     strategy_options: dict[str, float | int] = Field(
         {}, description="The strategy's own parameters, by Flower's names: {server_momentum = 0.5}."

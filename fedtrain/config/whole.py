@@ -4,10 +4,13 @@ from typing import Self
 
 from pydantic import model_validator
 
+from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
+from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
 from fedtrain.config.model import ModelSection
+from fedtrain.config.personalisation import PersonalisationSection, verify_personalisation
 from fedtrain.config.privacy import PrivacySection
 from fedtrain.config.learning import check_learning
 from fedtrain.config.run import RunSection, SimulationSection
@@ -29,6 +32,8 @@ class Config(Section):
     secure_aggregation: SecureAggregationSection = SecureAggregationSection()
     audit: AuditSection = AuditSection()
     simulation: SimulationSection = SimulationSection()
+    personalisation: PersonalisationSection | None = None
+    attackers: AttackersSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,6 +50,9 @@ class Config(Section):
         if self.privacy.covers_sites:
             _check_site_privacy(self)
         _check_secure_aggregation(self)
+        if self.federation.strategy in ("SCAFFOLD", "FedNova"):
+            verify_corrected(self)
+        verify_personalisation(self)
         return self
 
 

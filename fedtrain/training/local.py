@@ -111,6 +111,11 @@ class LocalTrainer:
         """Names and shapes of the model's exchanged tensors."""
         return self._state.layout
 
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the model's exchanged tensors."""
+        return self._state.layout
+
     def train(self, tasks: Sequence[LocalTask]) -> Iterator[LocalUpdate | PeerError]:
         """Train each task from its start; yield its update, or why there is none.
 
