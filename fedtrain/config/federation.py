@@ -92,19 +92,6 @@ class FederationSection(Section):
             " Default: best where there is validation data and no differential privacy."
         ),
     )
-    round_timeout: float = Field(
-        3600.0, gt=0, description="Seconds after which a site that has not answered is dropped."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.sites_per_round is not None and self.site_sample_rate is not None:
-            raise ValueError(
-                f"sites_per_round = {self.sites_per_round} and site_sample_rate ="
-                f" {self.site_sample_rate:g} exclude each other; keep one"
-            )
-        if self.sites_per_round is not None and self.min_survivors > self.sites_per_round:
-            raise ValueError(
     patience: int | None = Field(
         None,
         ge=1,
@@ -123,8 +110,21 @@ class FederationSection(Section):
     schedule_rounds: int | None = Field(None, ge=1, description="As in training.")
     schedule_factor: float | None = Field(None, gt=0, lt=1, description="As in training.")
     warmup_rounds: int | None = Field(None, ge=1, description="As in training.")
+    round_timeout: float = Field(
+        3600.0, gt=0, description="Seconds after which a site that has not answered is dropped."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sites_per_round is not None and self.site_sample_rate is not None:
+            raise ValueError(
+                f"sites_per_round = {self.sites_per_round} and site_sample_rate ="
+                f" {self.site_sample_rate:g} exclude each other; keep one"
+            )
+        verify_schedule(self.schedule, rounds=self.schedule_rounds, factor=self.schedule_factor)
+        if self.sites_per_round is not None and self.min_survivors > self.sites_per_round:
+            raise ValueError(
                 f"min_survivors = {self.min_survivors} is above sites_per_round ="
                 f" {self.sites_per_round}; lower it"
             )
         return self
-        verify_schedule(self.schedule, rounds=self.schedule_rounds, factor=self.schedule_factor)
