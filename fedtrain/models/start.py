@@ -8,7 +8,6 @@ a guarantee of its own. This run's covers the records that it trains on, and no 
 
 import hashlib
 from pathlib import Path
-from typing import Final
 
 import safetensors
 import safetensors.torch
@@ -18,12 +17,9 @@ from torch import Tensor, nn
 from fedtrain.config import Config, ModelSection
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.models.registry import build_model
-from fedtrain.models.saved import TENSORS_NAME
+from fedtrain.models.start_file import SAFETENSORS, find_start_file, read_start_file
 from fedtrain.models.trained_part import ADAPTERS, has_frozen_part, match_names
 from fedtrain.seeds import make_torch_generator
-
-TORCHSCRIPT: Final = (".pt", ".pth", ".ts", ".torchscript")
-_SAFETENSORS: Final = ".safetensors"
 
 
 def build_start_model(
@@ -81,25 +77,9 @@ def build_site_model(
     )
 
 
-def resolve_start(section: ModelSection) -> ModelSection:
-    """Return the section with the digest of its start file; one that has it stays as it is.
-
-    Raises:
-        ConfigError: The file cannot be read, or a key needs one and there is none.
-    """
-    if section.start_from is None:
-        for key in ("start_digest", "reinitialise"):
-            if getattr(section, key) is not None:
-                raise ConfigError(f"model.{key} has no effect without model.start_from; remove it")
-    if section.start_from is None or section.start_digest is not None:
-        return section
-    digest = hashlib.sha256(_read_bytes(_find_file(Path(section.start_from)))).hexdigest()
-    return section.model_copy(update={"start_digest": digest})
-
-
 def _load_start(model: nn.Module, section: ModelSection, path: Path) -> None:
-    file = _find_file(path)
-    content = _read_bytes(file)
+    file = find_start_file(path)
+    content = read_start_file(file)
     digest = hashlib.sha256(content).hexdigest()
     if section.start_digest not in (None, digest):
         raise AuditError(
@@ -141,27 +121,9 @@ def _verify_fit(name: str, own: Tensor | None, found: Tensor | None) -> None:
         raise ConfigError(f"model.start_from: '{name}' is not finite; choose another file")
 
 
-def _find_file(path: Path) -> Path:
-    return path / TENSORS_NAME if path.is_dir() else path
-
-
-def _read_bytes(path: Path) -> bytes:
-    if path.suffix not in (_SAFETENSORS, *TORCHSCRIPT):
-        raise ConfigError(
-            f"model.start_from = '{path}': give a .safetensors file, a run directory, or a"
-            f" TorchScript file ({', '.join(TORCHSCRIPT)})"
-        )
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"model.start_from = '{path}' cannot be read ({error.strerror}); check it"
-        ) from error
-
-
 def _read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
-        if path.suffix == _SAFETENSORS:
+        if path.suffix == SAFETENSORS:
             return safetensors.torch.load(content)
         return _read_torchscript(content)
     except (safetensors.SafetensorError, RuntimeError) as error:

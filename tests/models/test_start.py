@@ -6,7 +6,8 @@ import torch
 
 from fedtrain.config import build_config
 from fedtrain.errors import AuditError, ConfigError
-from fedtrain.models.start import build_site_model, build_start_model, resolve_start
+from fedtrain.models.start import build_site_model, build_start_model
+from fedtrain.models.start_file import resolve_start
 
 SIZES = {"input_shape": (1, 8, 8), "classes": 10}
 
