@@ -14,7 +14,7 @@ from fedtrain.config import Config, build_config, compute_digest
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shard, Shards
 from fedtrain.errors import PeerError
-from fedtrain.models.registry import build_model
+from fedtrain.models.start import build_site_model
 from fedtrain.params import Layout
 from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.secagg.policy import SitePolicy
@@ -68,11 +68,10 @@ class Runtime:
         return self._own_trainer
 
     def _build(self, preparation: Preparation) -> nn.Module:
-        return build_model(
-            self.config.model,
+        return build_site_model(
+            self.config,
             input_shape=preparation.input_shape,
             classes=len(preparation.label_names),
-            generator=torch.Generator(),
             input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
         )
 

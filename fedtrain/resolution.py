@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from fedtrain.config import Config, PrivacySection, SitePrivacySection
 from fedtrain.errors import ConfigError
+from fedtrain.models.start_file import resolve_start
 from fedtrain.plan import (
     VOID_SHARE,
     RecordPlan,
@@ -63,7 +64,12 @@ def resolve(config: Config) -> Config:
     )
     training = _resolve_training(config)
     resolved = config.model_copy(
-        update={"training": training, "federation": federation, "data": data}
+        update={
+            "training": training,
+            "federation": federation,
+            "data": data,
+            "model": resolve_start(config.model),
+        }
     )
     return resolved.model_copy(update={"privacy": _resolve_privacy(resolved)})
 

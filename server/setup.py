@@ -17,7 +17,7 @@ from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.statistics import Statistics
 from fedtrain.errors import RunFailedError
-from fedtrain.models.registry import build_model
+from fedtrain.models.start import build_start_model
 from fedtrain.protocol import (
     CONFIG,
     CONFIG_DIGEST,
@@ -32,7 +32,6 @@ from fedtrain.protocol import (
 )
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import make_pinned_roster
-from fedtrain.seeds import make_torch_generator
 from fedtrain.statistics.preparing import build_preparation_plan, read_statistics
 
 from .draws import Draws
@@ -156,11 +155,10 @@ def set_up(
         preparation = fit_preparation([read_statistics(config, plan, sums)], config, public)
     else:
         preparation = fit_preparation(_read_statistics(willing), config, public)
-    model = build_model(
-        config.model,
+    model = build_start_model(
+        config,
         input_shape=preparation.input_shape,
         classes=len(preparation.label_names),
-        generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
     return Setting(members, preparation, model, base, roster, draws, plan is not None)

@@ -21,7 +21,7 @@ from fedtrain.audit.one_shot import compute_cosines, draw_directions
 from fedtrain.config import Config, build_config, to_tree
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards, Split
-from fedtrain.models.registry import build_model
+from fedtrain.models.start import build_start_model
 from fedtrain.params import ModelState, Vector
 from fedtrain.plan import build_site_plan, get_threshold
 from fedtrain.privacy.generator import SecureGenerator
@@ -99,11 +99,10 @@ def open_federation(config: Config) -> Federation:
     """
     shards = Shards.open(config, strict=True)
     preparation = fit_in_clear(shards, config)
-    model = build_model(
-        config.model,
+    model = build_start_model(
+        config,
         input_shape=preparation.input_shape,
         classes=len(preparation.label_names),
-        generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
     )
     start = ModelState(model).read()

@@ -18,11 +18,10 @@ from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError
 from fedtrain.local_layers import find_local_layers
-from fedtrain.models.registry import build_model
+from fedtrain.models.start import build_start_model
 from fedtrain.params import Layout
 from fedtrain.resolution import resolve, verify_update_bound
 from fedtrain.scenarios import find_scenario
-from fedtrain.seeds import make_torch_generator
 from fedtrain.statistics.preparing import fit_in_clear
 from fedtrain.training.trial import verify_trainable
 from fedtrain.training_vector import TrainingVector
@@ -99,11 +98,10 @@ def _verify_strategy(config: Config, sites: int) -> None:
 
 def _verify_model(config: Config, preparation: Preparation) -> int:
     """Build the start model as the coordinator will, and return its size."""
-    model = build_model(
-        config.model,
+    model = build_start_model(
+        config,
         input_shape=preparation.input_shape,
         classes=len(preparation.label_names),
-        generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
     )
     verify_trainable(

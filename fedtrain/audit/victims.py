@@ -13,9 +13,8 @@ from fedtrain.config import Config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards, Split
 from fedtrain.errors import DataError
-from fedtrain.models.registry import build_model
 from fedtrain.models.saved import load_saved_model
-from fedtrain.seeds import make_torch_generator
+from fedtrain.models.start import build_start_model
 
 MIN_COHORT: Final = 3
 MAX_COHORT: Final = 10  # more sites hide more, and take longer
@@ -83,11 +82,10 @@ def open_victims(context: AuditContext) -> Victims:
 
 def build_start_model(config: Config, preparation: Preparation) -> nn.Module:
     """Build the model of round 0, as the coordinator does."""
-    return build_model(
-        config.model,
+    return build_start_model(
+        config,
         input_shape=preparation.input_shape,
         classes=len(preparation.label_names),
-        generator=make_torch_generator(config.run.seed, "start model"),
         input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
     )
 
