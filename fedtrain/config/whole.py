@@ -9,10 +9,10 @@ from fedtrain.config.audit import AuditSection
 from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
+from fedtrain.config.learning import check_learning
 from fedtrain.config.model import ModelSection
 from fedtrain.config.personalisation import PersonalisationSection, verify_personalisation
 from fedtrain.config.privacy import PrivacySection
-from fedtrain.config.learning import check_learning
 from fedtrain.config.run import RunSection, SimulationSection
 from fedtrain.config.section import Section
 from fedtrain.config.secure_aggregation import SecureAggregationSection
@@ -49,6 +49,7 @@ class Config(Section):
             _check_record_privacy(self)
         if self.privacy.covers_sites:
             _check_site_privacy(self)
+        check_learning(self)
         _check_secure_aggregation(self)
         if self.federation.strategy in ("SCAFFOLD", "FedNova"):
             verify_corrected(self)
@@ -57,7 +58,6 @@ class Config(Section):
 
 
 def _check_privacy(config: Config) -> None:
-        check_learning(self)
     """Refuse what would release something of a shard beside the update, whatever the unit."""
     under = f"under privacy.unit = '{config.privacy.unit}'"
     if config.federation.weighting == "examples":
