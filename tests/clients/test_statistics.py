@@ -1,0 +1,58 @@
+"""What a site may be asked for in the name of statistics."""
+
+from dataclasses import replace
+
+import pytest
+from flwr.app import ConfigRecord
+
+from clients.runtime import Runtime
+from clients.site import Site
+from clients.statistics import read_plan
+from fedtrain.config import load_config, to_canonical, to_tree
+from fedtrain.errors import SiteError
+from fedtrain.protocol import PREPARATION_TEXT
+from fedtrain.resolution import resolve
+from fedtrain.scenarios import find_scenario
+from fedtrain.secagg.faults import RefusalError
+from fedtrain.statistics.plan import build_plan
+from fedtrain.statistics.preparing import build_preparation_plan
+
+PRIVATE = (
+    "training.sampling=poisson",
+    "training.sample_rate=0.1",
+    "training.local_steps=1",
+    "training.expected_batch_size=10",
+    "privacy.unit=record",
+    "privacy.noise_multiplier=1.0",
+)
+
+
+def open_site(scenario, *overrides, simulated):
+    config = resolve(load_config(find_scenario(scenario), overrides))
+    return Site(Runtime(to_canonical(to_tree(config)), "", None), 0, simulated)
+
+
+def ask(site, plan):
+    return read_plan(site, ConfigRecord({PREPARATION_TEXT: plan.to_text()}))
+
+
+def test_real_site_answers_what_its_config_needs():
+    site = open_site("breast_cancer_prepared", simulated=False)
+    plan = build_preparation_plan(site.config, site.runtime.shards.public)
+    assert ask(site, plan) == plan
+
+
+def test_real_site_refuses_any_other_statistics():
+    site = open_site("breast_cancer_prepared", simulated=False)
+    plan = build_preparation_plan(site.config, site.runtime.shards.public)
+    for other in (replace(plan, bins=10), replace(plan, part="all"), replace(plan, labels=())):
+        with pytest.raises(RefusalError, match="not the statistics"):
+            ask(site, other)
+
+
+def test_site_releases_no_exact_statistics_of_protected_records():
+    site = open_site("digits", *PRIVATE, simulated=True)
+    plan = build_plan(site.config, site.runtime.shards.public)
+    with pytest.raises(SiteError, match="without noise"):
+        ask(site, plan)
+    assert ask(site, replace(plan, noise_multiplier=1.0)).noise_multiplier == 1.0
