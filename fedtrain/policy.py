@@ -210,7 +210,7 @@ def _check_code(policy: Policy, config: Config) -> None:
     if policy.own_code:
         return
     source, model = config.data.source, config.model.name
-    if ":" in source and not source.startswith("sklearn:"):
+    if ":" in source and not source.startswith(("sklearn:", "generated:")):
         _refuse("own_code", f"data.source = '{source}' names code of its own", "off")
     if ":" in model and model not in (policy.models or ()):
         _refuse("own_code", f"model.name = '{model}' names code of its own", "off")

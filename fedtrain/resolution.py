@@ -24,7 +24,8 @@ from fedtrain.privacy.noise_shares import compute_small_cohort_delta
 from fedtrain.privacy.site_noise import NOMINAL_SENSITIVITY, compute_spread
 
 # Sources whose value range is public: pixels. Others are standardised unless bounds are given.
-_PUBLIC_RANGE: Final = ("sklearn:digits", "idx", "images")
+_PUBLIC_RANGE: Final = ("sklearn:digits", "generated:graphs", "idx", "images")
+_IDS: Final = ("text", "generated:ratings")
 # The norm of an update is to have so much room above what its noise alone makes it.
 _BOUND_ROOM: Final = 1.25
 
@@ -113,7 +114,7 @@ def _resolve_training(config: Config) -> object:
 def _resolve_preparation(config: Config) -> Literal["standardise", "bounds", "none"]:
     if config.data.preparation is not None:
         return config.data.preparation
-    if config.data.source == "text":
+    if config.data.source in _IDS:
         return "none"
     public = config.data.bounds or config.data.source in _PUBLIC_RANGE
     return "bounds" if public or config.privacy.unit != "none" else "standardise"

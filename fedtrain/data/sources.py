@@ -10,6 +10,7 @@ from fedtrain.config import Config
 from fedtrain.data.array_files import load_idx, load_npz
 from fedtrain.data.columns import Category, Numeric, Table
 from fedtrain.data.frames import suggest_name
+from fedtrain.data.generated import generate_graphs, generate_ratings
 from fedtrain.data.image_folder import load_image_folder
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
@@ -44,21 +45,26 @@ def load_records(config: Config, *, strict: bool = True) -> Records:
     """
     data = config.data
     _verify_keys(config)
-    if data.source in _SKLEARN:
+    if data.source in _OWN:
         if data.path is not None:
             raise ConfigError(
                 f"data.path = {data.path!r} has no effect with data.source = {data.source!r};"
                 " remove it"
             )
-        return _SKLEARN[data.source]()
+        return _OWN[data.source]()
     if data.source in (*_FOLDERS, *_FILES, *_TABLES):
         return _load_files(config, _resolve_path(data.source, data.path), strict=strict)
-    if ":" in data.source and not data.source.startswith("sklearn:"):
+    if is_own_code(data.source):
         return load_from_function(data.source, data.path)
-    known = (*_SKLEARN, *_TABLES, *_FOLDERS, *_FILES)
+    known = (*_OWN, *_TABLES, *_FOLDERS, *_FILES)
     raise ConfigError(
         f"data.source = {data.source!r} is unknown; {suggest_name(data.source, known)}"
     )
+
+
+def is_own_code(source: str) -> bool:
+    """Return whether `data.source` names a function of the user's own."""
+    return ":" in source and not source.startswith(("sklearn:", "generated:"))
 
 
 def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
@@ -130,7 +136,9 @@ def _load_breast_cancer() -> Records:
     )
 
 
-_SKLEARN: Final[dict[str, Callable[[], Records]]] = {
+_OWN: Final[dict[str, Callable[[], Records]]] = {
     "sklearn:digits": _load_digits,
     "sklearn:breast_cancer": _load_breast_cancer,
+    "generated:graphs": generate_graphs,
+    "generated:ratings": generate_ratings,
 }
