@@ -105,7 +105,7 @@ class Nova(FedAvg):
         aggregated, metrics = super().aggregate_train(server_round, replies)
         if aggregated is None or metrics is None or self._start is None:
             return aggregated, metrics
-        steps = float(metrics[LOCAL_STEPS])  # type: ignore[arg-type]
+        steps = float(metrics.get(LOCAL_STEPS, 1))  # type: ignore[arg-type]
         per_step = aggregated[PARAMETERS].numpy().astype(np.float64) - self._start
         result = (self._start + steps * per_step).astype(np.float32)
         return hold({PARAMETERS: result}), metrics

@@ -98,7 +98,7 @@ def _render_absent(name: str) -> str:
     header = f"{_comment((schema.__doc__ or '').splitlines()[0])}# [{name}]\n"
     blocks = [
         _comment(_describe(field, properties[key]))
-        + _render_key(key, field.get_default(call_default_factory=True), active=False)
+        + _render_key(key, None if field.is_required() else field.default, active=False)
         for key, field in schema.model_fields.items()
     ]
     return "\n".join([header, *blocks])
