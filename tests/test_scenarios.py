@@ -21,6 +21,8 @@ NEEDS_DATA = {
     "mnist": "mnist",
     "mnist_private": "mnist",
     "mnist_clients": "mnist",
+    "mnist_shards": "mnist",
+    "mnist_shards_scaffold": "mnist",
 }
 
 

@@ -8,7 +8,7 @@ from fedtrain.scenarios import list_scenarios
 from fedtrain.seal import seal_run
 
 NEEDS_DATA = {"heart_disease": "heart_disease"} | dict.fromkeys(
-    ("mnist", "mnist_clients", "mnist_private"), "mnist"
+    ("mnist", "mnist_clients", "mnist_private", "mnist_shards", "mnist_shards_scaffold"), "mnist"
 )
 
 
