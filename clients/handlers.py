@@ -40,7 +40,7 @@ from fedtrain.protocol import (
 )
 from fedtrain.seeds import make_torch_generator
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
-from fedtrain.training.metrics import MetricSums
+from fedtrain.training.measures import Sums
 
 from .custody import pack_update, unpack_update
 from .flower import read_parameters, read_start, to_array_record
@@ -48,8 +48,8 @@ from .own_part import begin_round, end_round, merge_local_layers
 from .site import (
     Site,
     check_index,
-    identify_site,
     compute_rate_factor,
+    identify_site,
     open_site,
     read_clip,
     read_config,
@@ -216,10 +216,10 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
         noise=site.make_generator("noise", round_) if draws else None,
         proximal_mu=read_proximal_mu(record),
         correction=begun.correction,
+        rate_factor=compute_rate_factor(site.config, record, round_),
     )
     (update,) = trainer.train([task])
     if not isinstance(update, LocalUpdate):
-        rate_factor=compute_rate_factor(site.config, record, round_),
         if not site.config.privacy.covers_sites:
             raise update
         # Its data may be why. A site that dropped out would say so: it stays, with no change.
@@ -244,7 +244,7 @@ def find_attack(site: Site) -> AttackersSection | None:
 
 def compute_sums(
     site: Site, record: ConfigRecord, vector: Vector
-) -> tuple[MetricSums | None, MetricSums | None]:
+) -> tuple[Sums | None, Sums | None]:
     """Return a site's metric sums of validation and test; None where it has no such records.
 
     Args:
@@ -295,11 +295,11 @@ def _describe_statistics(site: Site) -> str:
 
 def _evaluate_split(
     trainer: LocalTrainer, vector: Vector, records: Split, *, histograms: bool
-) -> MetricSums | None:
+) -> Sums | None:
     if not len(records.labels):
         return None
     return trainer.evaluate(vector, records, histograms=histograms)
 
 
-def _flatten(sums: MetricSums | None) -> NDArray[np.float64]:
+def _flatten(sums: Sums | None) -> NDArray[np.float64]:
     return np.empty(0, np.float64) if sums is None else np.asarray(sums.to_flat(), np.float64)

@@ -71,7 +71,7 @@ class Runtime:
         return build_site_model(
             self.config,
             input_shape=preparation.input_shape,
-            classes=len(preparation.label_names),
+            classes=preparation.outputs,
             input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
         )
 

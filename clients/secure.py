@@ -47,7 +47,7 @@ from fedtrain.secagg.messages import (
     SignatureList,
     SurvivorSet,
 )
-from fedtrain.training.metrics import MetricSums, compute_metrics
+from fedtrain.training.measures import Sums, build_measure
 from fedtrain.training_vector import TrainingVector
 
 from .attempts import Attempt, begin_attempt, find_attempt
@@ -189,13 +189,12 @@ def _compute_words(
     return Encoded(encode_evaluation(encoding, validation, test, generator=generator))
 
 
-def _note_results(
-    site: Site, record: ConfigRecord, test: MetricSums | None, *, folder: str
-) -> None:
+def _note_results(site: Site, record: ConfigRecord, test: Sums | None, *, folder: str) -> None:
     """Write the site's own metrics down where the site wants them: they are not sent."""
     if not folder or test is None:
         return
-    metrics = {f"test_{name}": value for name, value in compute_metrics(test).items()}
+    found = build_measure(site.config, classes=0).describe(test)
+    metrics = {f"test_{name}": value for name, value in found.items()}
     line = {"site": site.name, "round": int(read_number(record, SERVER_ROUND))} | metrics
     path = Path(folder) / f"{site.index:06d}.json"
     partial = path.with_suffix(".partial")

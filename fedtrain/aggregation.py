@@ -18,7 +18,7 @@ from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.encoding import Block, VectorEncoding
 from fedtrain.secagg.masks import Words
-from fedtrain.training.metrics import MetricSums, compute_flat_length
+from fedtrain.training.measures import Sums, build_measure
 from fedtrain.training_vector import MAX_LOSS
 
 _SPLITS: Final = (("validation", False), ("test", True))  # name, whether it has histograms
@@ -89,17 +89,18 @@ def build_evaluation_encoding(config: Config, *, classes: int, cohort: int) -> V
     section = config.secure_aggregation
     most = (2**section.ring_bits - 1) // cohort
     blocks = []
+    measure = build_measure(config, classes=classes)
     for name, histograms in _SPLITS:
-        counts = compute_flat_length(classes, histograms=histograms) - 1
-        blocks.append(Block(f"{name} loss", 1, MAX_LOSS * section.max_weight))
+        counts = measure.count_numbers(histograms=histograms) - measure.reals
+        blocks.append(Block(f"{name} loss", measure.reals, MAX_LOSS * section.max_weight))
         blocks.append(Block(f"{name} counts", counts, most, "count"))
     return VectorEncoding(tuple(blocks), cohort=cohort, ring_bits=section.ring_bits)
 
 
 def encode_evaluation(
     encoding: VectorEncoding,
-    validation: MetricSums | None,
-    test: MetricSums | None,
+    validation: Sums | None,
+    test: Sums | None,
     *,
     generator: SecureGenerator,
 ) -> Words:
@@ -114,8 +115,10 @@ def encode_evaluation(
     parts: dict[str, NDArray[np.float64]] = {}
     sizes = {block.name: block.size for block in encoding.blocks}
     for (name, _), sums in zip(_SPLITS, (validation, test), strict=True):
-        flat = np.zeros(1 + sizes[f"{name} counts"]) if sums is None else np.array(sums.to_flat())
-        parts[f"{name} loss"], parts[f"{name} counts"] = flat[:1], flat[1:]
+        reals = sizes[f"{name} loss"]
+        length = reals + sizes[f"{name} counts"]
+        flat = np.zeros(length) if sums is None else np.array(sums.to_flat())
+        parts[f"{name} loss"], parts[f"{name} counts"] = flat[:reals], flat[reals:]
     return encoding.encode(parts, generator=generator)
 
 

@@ -39,9 +39,9 @@ PREPARATION_TEXT: Final = "preparation-text"  # of a sum of statistics: its plan
 SERVER_ROUND: Final = "server-round"
 PROXIMAL_MU: Final = "proximal-mu"
 UPDATE_NORM: Final = "update-norm"
+RATE_FACTOR: Final = "rate-factor"
 
 # Actions of secure aggregation (`train.secagg_share`): a site answers them from one state.
-RATE_FACTOR: Final = "rate-factor"
 SECAGG_ACTION: Final = ".secagg_"
 
 # Record of secure aggregation: the protocol's own message, encoded, and what it is for.

@@ -226,11 +226,11 @@ def _check_small_cohorts(config: Config, cost: PrivacyCost | None) -> None:
 def _compute_noise_norm(config: Config, plan: RecordPlan, size: int) -> float:
     """Return the L2 norm of what a round's noise does to a model, about."""
     training = config.training
-    if training.optimiser != "sgd":  # a step moves each parameter by the learning rate at most
-        return training.learning_rate * plan.steps * math.sqrt(size)
-    stddev = plan.noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
     if training.optimiser == "rmsprop":  # its average of squares starts at 0: early steps are long
         longest = sum(1 / math.sqrt(1 - 0.99**step) for step in range(1, plan.steps + 1))
         return training.learning_rate / (1 - training.momentum) * longest * math.sqrt(size)
+    if training.optimiser != "sgd":  # a step moves each parameter by the learning rate at most
+        return training.learning_rate * plan.steps * math.sqrt(size)
+    stddev = plan.noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
     rate = training.learning_rate / (1 - training.momentum)
     return rate * stddev * math.sqrt(size * plan.steps)

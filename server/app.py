@@ -156,7 +156,7 @@ def _save(
         architecture=describe_architecture(
             config.model,
             input_shape=preparation.input_shape,
-            classes=len(preparation.label_names),
+            classes=preparation.outputs,
             input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
         ),
         preparation=preparation.to_json(),

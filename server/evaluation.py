@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedtrain.errors import PeerError
 from fedtrain.protocol import ARRAYS, TEST_SUMS, VALIDATION_SUMS
-from fedtrain.training.metrics import MetricSums, compute_metrics
+from fedtrain.training.measures import Measure, Sums
 
 from .flower import read_array
 
@@ -36,21 +36,21 @@ class Evaluation:
 
 
 def collect_evaluation(
-    replies: Iterable[Message], *, names: Mapping[int, str] | None, classes: int
+    replies: Iterable[Message], *, names: Mapping[int, str] | None, measure: Measure
 ) -> Evaluation:
     """Add up the metric sums of all replies; a reply that cannot be read is logged and left out.
 
     Args:
         replies: Replies to evaluate messages.
         names: Site name of each node id; None where a reply is a sum over sites.
-        classes: Number of classes.
+        measure: How the run's task is measured.
     """
     result = Evaluation()
-    totals: dict[str, MetricSums] = {}
+    totals: dict[str, Sums] = {}
     for reply in replies:
         name = (names or {}).get(reply.metadata.src_node_id, "unknown")
         try:
-            parts = _read_sums(reply, classes)
+            parts = _read_sums(reply, measure)
         except PeerError as error:
             log.warning("evaluation_dropped site=%s reason=%s", name, error)
             continue
@@ -58,16 +58,16 @@ def collect_evaluation(
             totals[key] = totals[key] + sums if key in totals else sums
             result.bytes_up += size
         if TEST_SUMS in parts and names is not None:
-            own = compute_metrics(parts[TEST_SUMS][0])
+            own = measure.describe(parts[TEST_SUMS][0])
             result.sites[name] = {f"test_{key}": value for key, value in own.items()}
     for key, prefix in ((VALIDATION_SUMS, "val"), (TEST_SUMS, "test")):
         if key in totals:
-            metrics = compute_metrics(totals[key])
+            metrics = measure.describe(totals[key])
             result.metrics |= {f"{prefix}_{name}": value for name, value in metrics.items()}
     return result
 
 
-def _read_sums(reply: Message, classes: int) -> dict[str, tuple[MetricSums, int]]:
+def _read_sums(reply: Message, measure: Measure) -> dict[str, tuple[Sums, int]]:
     if reply.has_error():
         raise PeerError(reply.error.reason)
     parts = {}
@@ -78,5 +78,5 @@ def _read_sums(reply: Message, classes: int) -> dict[str, tuple[MetricSums, int]
         if not np.isfinite(flat).all():
             raise PeerError(f"'{key}' is not finite")
         if len(flat):
-            parts[key] = (MetricSums.from_flat(flat.tolist(), classes), flat.nbytes)
+            parts[key] = (measure.read(flat.tolist()), flat.nbytes)
     return parts

@@ -45,7 +45,7 @@ from fedtrain.protocol import (
 )
 from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
-from fedtrain.training.metrics import compute_metrics
+from fedtrain.training.measures import build_measure
 from fedtrain.training.schedules import has_stalled, read_schedule
 
 from .cohort import draw_cohort
@@ -126,6 +126,8 @@ class Rounds:
         self._spent = {member.name: 0 for member in setting.members}
         self._trainer: LocalTrainer | None = None
         self._losses: list[float] = []
+        outputs = len(setting.preparation.label_names)
+        self._measure = build_measure(self._config, classes=outputs)
         check_cohort(self._config.federation, self._largest_cohort())
 
     def run(self) -> None:
@@ -430,18 +432,18 @@ class Rounds:
                 round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
             )
             ordered = sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
-            classes = len(self._setting.preparation.label_names)
+            measure = self._measure
             if self._secure is None:
                 replies = exchange(self._grid, ordered, timeout=section.round_timeout)
-                result = collect_evaluation(replies, names=self._names, classes=classes)
+                result = collect_evaluation(replies, names=self._names, measure=measure)
             else:
                 sums = self._secure.send_and_receive(ordered, timeout=section.round_timeout)
-                result = collect_evaluation(sums, names=None, classes=classes)
+                result = collect_evaluation(sums, names=None, measure=measure)
                 result.bytes_up = self._secure.get_last().bytes_up
         if self._central_test is not None:
             if self._trainer is None:
                 self._trainer = LocalTrainer(self._setting.model, self._config, private=False)
-            own = compute_metrics(self._trainer.evaluate(vector, self._central_test))
+            own = self._measure.describe(self._trainer.evaluate(vector, self._central_test))
             result.metrics |= {f"test_{name}": value for name, value in own.items()}
         return result
 

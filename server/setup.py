@@ -158,7 +158,7 @@ def set_up(
     model = build_start_model(
         config,
         input_shape=preparation.input_shape,
-        classes=len(preparation.label_names),
+        classes=preparation.outputs,
         input_dtype=torch.int64 if public.is_discrete else torch.float32,
     )
     return Setting(members, preparation, model, base, roster, draws, plan is not None)

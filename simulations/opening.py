@@ -101,7 +101,7 @@ def _verify_model(config: Config, preparation: Preparation) -> int:
     model = build_start_model(
         config,
         input_shape=preparation.input_shape,
-        classes=len(preparation.label_names),
+        classes=preparation.outputs,
         input_dtype=torch.int64 if preparation.is_discrete else torch.float32,
     )
     verify_trainable(

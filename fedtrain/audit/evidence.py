@@ -22,6 +22,7 @@ from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
 from fedtrain.secagg.messages import RoundContext, SignedRoster
 from fedtrain.secagg.roster import PinnedRoster
+from fedtrain.training.metrics import NAMES
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ _METRICS: Final = frozenset(
     | {
         f"{split}_{name}"
         for split in ("val", "test")
-        for name in ("loss", "accuracy", "precision", "recall", "f1", "auc")
+        for name in NAMES
     }
 )
 _STATE: Final = TypeAdapter(RunState)

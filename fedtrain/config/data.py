@@ -10,11 +10,20 @@ from fedtrain.config.section import Section
 class DataSection(Section):
     """Where records come from and how a site prepares them."""
 
+    task: (
+        Literal["classification", "regression", "multi_label", "forecasting", "anomaly"] | None
+    ) = Field(
+        None,
+        description=(
+            "classification (the default); regression; multi_label; forecasting of one series a"
+            " site; or anomaly: an autoencoder of records of the first class, tested on both."
+        ),
+    )
     source: str = Field(
         "sklearn:digits",
         description=(
-            "sklearn:digits, sklearn:breast_cancer, csv, parquet, idx, npz, images, text, or"
-            " module:function for your own."
+            "sklearn:digits, sklearn:breast_cancer, sklearn:diabetes (regression), csv, parquet,"
+            " idx, npz, images, text, or module:function for your own."
         ),
     )
     path: str | None = Field(
@@ -24,6 +33,20 @@ class DataSection(Section):
     label: str | None = Field(
         None,
         description="Label column, or an expression over one: 'num > 0'. csv and parquet need it.",
+    )
+    targets: tuple[str, ...] | None = Field(
+        None,
+        description="multi_label: the label columns, of 0 and 1. regression: names of several.",
+    )
+    target_bounds: tuple[float, float] | None = Field(
+        None,
+        description=(
+            "regression, forecasting: public lower and upper bound of what is predicted; values"
+            " beyond count as at it."
+        ),
+    )
+    horizon: int | None = Field(
+        None, ge=1, le=512, description="forecasting: steps ahead that are predicted. Default: 1."
     )
     site_column: str | None = Field(
         None, description="Column that names the site of each row, where one file holds all sites."
@@ -76,7 +99,7 @@ class DataSection(Section):
         None, description="Public label names, in order; default: found federated."
     )
     sequence_length: int = Field(
-        32, ge=1, le=4096, description="text: characters before the one to predict."
+        32, ge=1, le=4096, description="text, forecasting: steps before those to predict."
     )
     image_size: tuple[int, int] | None = Field(
         None, description="images: height and width to resize to."

@@ -1,12 +1,11 @@
 """Rules between what a site does in a round and the rest of the config."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from fedtrain.config.task import check_task
 
 if TYPE_CHECKING:
     from fedtrain.config.whole import Config
-
-# The losses of each task, its default first.
-LOSSES: Final = {"classification": ("cross_entropy", "focal", "bce")}
 
 
 def check_learning(config: "Config") -> None:
@@ -15,13 +14,9 @@ def check_learning(config: "Config") -> None:
     Raises:
         ValueError: In one line, with the cure.
     """
+    check_task(config)
     _check_validation(config)
     training = config.training
-    if training.loss not in (None, *LOSSES["classification"]):
-        raise ValueError(
-            f"training.loss = '{training.loss}' does not fit classes; choose"
-            f" {', '.join(LOSSES['classification'])}"
-        )
     if training.max_grad_norm is not None and config.privacy.covers_records:
         raise ValueError(
             f"training.max_grad_norm = {training.max_grad_norm:g} clips a batch's gradient, but"

@@ -30,8 +30,8 @@ class TrainingSection(Section):
         Field(
             None,
             description=(
-                "cross_entropy, focal or bce (one against the rest) of classes; bce of several labels;"
-                " mse, mae, huber or quantile of numbers. Default: the first that fits the task."
+                "cross_entropy, focal or bce (one against the rest) of classes; bce of labels; mse,"
+                " mae, huber or quantile of numbers. Default: the first that fits the task."
             ),
         )
     )
@@ -110,7 +110,6 @@ class TrainingSection(Section):
 
 def _check_loss(section: TrainingSection) -> None:
     """Refuse the parameter of a loss that is not trained with."""
-    loss = section.loss or "cross_entropy"
     for key, owner in (
         ("label_smoothing", "cross_entropy"),
         ("focal_gamma", "focal"),
@@ -118,8 +117,11 @@ def _check_loss(section: TrainingSection) -> None:
         ("quantile", "quantile"),
     ):
         value = getattr(section, key)
-        if value is not None and loss != owner:
+        # The default loss follows the task; label smoothing goes with that of classes.
+        own = (owner,) if owner != "cross_entropy" else (owner, None)
+        if value is not None and section.loss not in own:
+            shown = "the task's default" if section.loss is None else f"'{section.loss}'"
             raise ValueError(
-                f"{key} = {value:g} has no effect while loss = '{loss}'; set loss = '{owner}' or"
+                f"{key} = {value:g} has no effect while loss = {shown}; set loss = '{owner}' or"
                 " remove it"
             )

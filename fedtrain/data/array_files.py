@@ -11,10 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrain.config import Config
 from fedtrain.data.columns import Category, encode_values
 from fedtrain.data.persons import digest_persons, read_persons
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records, check_arrays
+from fedtrain.data.targets import has_targets, label_alike, name_outputs, read_targets
 from fedtrain.errors import DataError
 
 PIXEL_RANGE: Final = (0.0, 255.0)
@@ -69,8 +71,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def load_npz(path: Path) -> Records:
+def load_npz(path: Path, *, config: Config | None = None) -> Records:
     """Read arrays `x` and `y`, and where there are any `site`, `person`, `x_test` and `y_test`.
+
+    Args:
+        path: The file.
+        config: Says which task the records are for; by default `y` holds classes.
 
     Raises:
         DataError: The file or an array is missing or not usable.
@@ -82,10 +88,10 @@ def load_npz(path: Path) -> Records:
                 f"{path.name} has no array {name!r}, only {', '.join(sorted(arrays)) or 'none'};"
                 " save x (records) and y (labels)"
             )
-    labels = encode_labels(arrays["x"], arrays["y"], path.name)
+    labels, targets = read_labels(arrays["x"], arrays["y"], config or Config(), name=path.name)
     sites = None
     if "site" in arrays:
-        if arrays["site"].shape != arrays["y"].shape:
+        if arrays["site"].shape != arrays["y"].shape[:1]:
             raise DataError(f"{path.name}: 'site' and 'y' differ in length; give one a record")
         sites = _encode(arrays["site"], f"{path.name}: 'site'")
     persons = digests = None
@@ -93,13 +99,29 @@ def load_npz(path: Path) -> Records:
         persons = read_persons(arrays["person"], len(labels), f"{path.name}: 'person'")
         digests = digest_persons(arrays["person"])
     central = None
-    if "x_test" in arrays and "y_test" in arrays:
+    if "x_test" in arrays and "y_test" in arrays and targets is None:
         test = arrays["x_test"], arrays["y_test"]
         central = test[0], encode_labels(*test, f"{path.name} (test)")
         if test[0].shape[1:] != arrays["x"].shape[1:]:
             raise DataError(f"{path.name}: x_test has another shape than x; give both the same")
-    public = PublicConstants(input_shape=arrays["x"].shape[1:])
-    return Records(arrays["x"], labels, public, sites, central, persons, digests)
+    names = None if targets is None else labels.names
+    public = PublicConstants(input_shape=arrays["x"].shape[1:], label_names=names)
+    return Records(arrays["x"], labels, public, sites, central, persons, digests, targets)
+
+
+def read_labels(
+    features: NDArray[Any], values: NDArray[Any], config: Config, *, name: str
+) -> tuple[Category, NDArray[np.float32] | None]:
+    """Check two arrays and return the labels' classes, or the targets where the task has some.
+
+    Raises:
+        DataError: They are not records and labels, or a label or target is not usable.
+    """
+    if not has_targets(config):
+        return encode_labels(features, values, name), None
+    targets = read_targets(values, config, name)
+    check_arrays(features, targets[:, 0], name)
+    return label_alike(name_outputs(config, targets.shape[1]), len(targets)), targets
 
 
 def encode_labels(features: NDArray[Any], labels: NDArray[Any], name: str) -> Category:

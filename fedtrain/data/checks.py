@@ -12,6 +12,7 @@ from fedtrain.data.frames import suggest_name
 from fedtrain.data.partition import Partition
 from fedtrain.data.records import Records, find_unusable, mark_usable
 from fedtrain.data.requirements import resolve_preparation_kind
+from fedtrain.data.targets import has_targets
 from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
@@ -117,9 +118,10 @@ def warn_of_poor_sites(
     labels: Category, partition: Partition, names: tuple[str, ...], *, config: Config
 ) -> None:
     """Log the names of sites with one class, or with fewer training records than a batch."""
-    pairs = np.unique(partition.compute_sites() * len(labels.names) + labels.codes)
-    classes = np.bincount(pairs // len(labels.names), minlength=len(names))
-    _warn("one_class", (names[site] for site in np.flatnonzero(classes == 1)))
+    if not has_targets(config):
+        pairs = np.unique(partition.compute_sites() * len(labels.names) + labels.codes)
+        classes = np.bincount(pairs // len(labels.names), minlength=len(names))
+        _warn("one_class", (names[site] for site in np.flatnonzero(classes == 1)))
     if config.training.sampling == "shuffle":
         share = 1 - config.data.validation_fraction - config.data.test_fraction
         small = partition.count_records() * share < config.training.batch_size

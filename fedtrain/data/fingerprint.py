@@ -30,6 +30,8 @@ def compute_fingerprint(records: Records, partition: Partition) -> str:
 def _iterate_arrays(records: Records, partition: Partition) -> Iterator[tuple[str, NDArray[Any]]]:
     yield from _iterate_features("features", records.features)
     yield from _iterate_category("labels", records.labels)
+    if records.targets is not None:
+        yield "targets", records.targets
     if records.central is not None:
         yield from _iterate_features("central features", records.central[0])
         yield from _iterate_category("central labels", records.central[1])

@@ -19,6 +19,7 @@ Missing numbers have none, as there it would mostly name the site: three of the 
 Shapes: n records, c classes.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ from fedtrain.data.requirements import (
     verify_preparation,
 )
 from fedtrain.data.statistics import Statistics, sum_statistics
+from fedtrain.data.targets import scale_targets
 from fedtrain.errors import ConfigError, DataError, PeerError
 
 
@@ -63,6 +65,8 @@ class Preparation:
         scale: Divided by, as many as `center`.
         missing: Texts that mean 'no value' in a raw table.
         zero_is_missing: Columns in which 0 does.
+        task: What the model is for; None for classification.
+        target_bounds: Public bounds of the targets, which are scaled by them.
     """
 
     kind: PreparationKind
@@ -74,6 +78,13 @@ class Preparation:
     scale: tuple[float, ...] = (1.0,)
     missing: tuple[str, ...] = ()
     zero_is_missing: tuple[str, ...] = ()
+    task: str | None = None
+    target_bounds: tuple[float, float] | None = None
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model returns of a record."""
+        return math.prod(self.input_shape) if self.task == "anomaly" else len(self.label_names)
 
     def apply_features(self, features: Features | pl.DataFrame) -> NDArray[Any]:
         """Prepare raw records.
@@ -117,9 +128,13 @@ class Preparation:
             )
         return ids
 
+    def apply_targets(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return targets `(n, k)` as a model predicts them: numbers in widths of their bounds."""
+        return scale_targets(targets, self.target_bounds)
+
     def to_json(self) -> dict[str, Any]:
         """Return the preparation as values that JSON can hold."""
-        return {
+        tree: dict[str, Any] = {
             "kind": self.kind,
             "input_shape": list(self.input_shape),
             "label_names": list(self.label_names),
@@ -130,11 +145,15 @@ class Preparation:
             "missing": list(self.missing),
             "zero_is_missing": list(self.zero_is_missing),
         }
+        if self.task is not None:
+            bounds = None if self.target_bounds is None else list(self.target_bounds)
+            tree |= {"task": self.task, "target_bounds": bounds}
+        return tree
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "Preparation":
         """Return the preparation that `to_json` wrote."""
-        columns = tree["columns"]
+        columns, bounds = tree["columns"], tree.get("target_bounds")
         return cls(
             kind=tree["kind"],
             input_shape=tuple(tree["input_shape"]),
@@ -145,6 +164,8 @@ class Preparation:
             scale=tuple(tree["scale"]),
             missing=tuple(tree["missing"]),
             zero_is_missing=tuple(tree["zero_is_missing"]),
+            task=tree.get("task"),
+            target_bounds=None if bounds is None else (float(bounds[0]), float(bounds[1])),
         )
 
     def _apply_array(self, features: NDArray[Any]) -> NDArray[Any]:
@@ -193,6 +214,20 @@ def fit_preparation(
         ConfigError: A public constant is missing that the preparation needs.
         DataError: No site reported, sites disagree, or there is no class.
     """
+    fitted = _fit(statistics, config, public)
+    task = config.data.task
+    if task in (None, "classification"):
+        return fitted
+    if task == "anomaly" and len(fitted.label_names) != 2:
+        raise ConfigError(
+            f"data.task = 'anomaly' tells two classes apart, there are {len(fitted.label_names)};"
+            ' set data.classes = ["usual", "anomaly"], the usual one first'
+        )
+    return replace(fitted, task=task, target_bounds=config.data.target_bounds)
+
+
+def _fit(statistics: Iterable[Statistics], config: Config, public: PublicConstants) -> Preparation:
+    """Fit what the task does not matter for."""
     verify_preparation(config, public)
     kind = resolve_preparation_kind(config, public)
     total = sum_statistics(statistics) if needs_statistics(config, public) else None

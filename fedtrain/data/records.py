@@ -32,6 +32,8 @@ class Records:
             source says who a record is about.
         person_digests: Digest of each person's name `(n,)`; see `persons.digest_persons`. Set
             where `persons` is; it leaves the process in nothing.
+        targets: What each record is mapped to, float32 `(n, k)`, where that is no class; then
+            labels are all alike and name the outputs.
     """
 
     features: Features
@@ -41,6 +43,7 @@ class Records:
     central: tuple[Features, Category] | None = None
     persons: NDArray[np.int64] | None = None
     person_digests: NDArray[np.uint64] | None = field(default=None, repr=False)
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,6 +58,7 @@ class Records:
             sites=None if self.sites is None else self.sites.take(indices),
             persons=None if persons is None else number_persons(persons[indices]),
             person_digests=None if digests is None else digests[indices],
+            targets=None if self.targets is None else self.targets[indices],
         )
 
 

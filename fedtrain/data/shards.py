@@ -33,6 +33,7 @@ from fedtrain.data.preparation import Preparation, verify_public
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Features, Records, take_features
 from fedtrain.data.requirements import verify_preparation
+from fedtrain.data.series import split_in_time
 from fedtrain.data.sources import load_records
 from fedtrain.data.splits import (
     SplitIndices,
@@ -41,6 +42,7 @@ from fedtrain.data.splits import (
     split_records,
 )
 from fedtrain.data.statistics import Statistics, compute_statistics
+from fedtrain.data.targets import verify_targets
 from fedtrain.errors import ConfigError, DataError
 from fedtrain.seeds import derive_seed, make_numpy_generator
 
@@ -53,14 +55,14 @@ class Split:
 
     Attributes:
         features: `(n, *input_shape)` float32, for text int64 ids; C-contiguous.
-        labels: int64 `(n,)`.
+        labels: int64 `(n,)`; of a task with targets float32 `(n, k)`.
         persons: int64 `(n,)`, the person of each record: 0..p-1 in order of first appearance in
             this split, every number in use. None where the source does not tell persons, which
             `privacy.unit = "person"` refuses when data is opened.
     """
 
     features: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     persons: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -140,6 +142,7 @@ class Shards:
         """
         public = apply_config(records.public, config)
         verify_preparation(config, public)
+        verify_targets(records.targets, config)
         records = replace(records, public=public)
         verify_columns(records)
         verify_persons(records, config)
@@ -203,6 +206,8 @@ class Shards:
             Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
         ]
+        if self._config.data.task == "anomaly":
+            splits[0] = _keep_usual(splits[0])
         shard = Shard(*splits)
         self._cache.put(site, shard, size=features.nbytes + labels.nbytes)
         return shard
@@ -232,7 +237,7 @@ class Shards:
 
     def _arrange(
         self, site: int, preparation: Preparation
-    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64], list[int]]:
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], list[int]]:
         """Return a site's prepared records in the order of its splits, and the splits' ends."""
         rows = self._partition.get_indices(site)
         if self._config.privacy.covers_records:
@@ -251,10 +256,13 @@ class Shards:
 
     def _prepare(
         self, site: int, rows: NDArray[np.int64], preparation: Preparation
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return prepared features and labels of records of a site."""
         try:
             features = preparation.apply_features(self._take(rows))
+            targets = self._records.targets
+            if targets is not None:
+                return features, preparation.apply_targets(targets[rows])
             labels = preparation.apply_labels(self._records.labels.take(rows))
         except DataError as error:
             raise DataError(f"site {self.site_names[site]!r}: {error}") from error
@@ -264,6 +272,8 @@ class Shards:
         """Split a site's records; seeded by the site's name, so that no other site matters."""
         data = self._config.data
         indices = self._partition.get_indices(site)
+        if data.task == "forecasting":
+            return split_in_time(len(indices), self._config)
         labels, persons = self._records.labels.codes[indices], self._number_persons(indices)
         generator = make_numpy_generator(self._config.run.seed, "split", self.site_names[site])
         validation, test = data.validation_fraction, data.test_fraction
@@ -285,7 +295,7 @@ class Shards:
         rows: NDArray[np.int64],
         *,
         features: NDArray[Any],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
     ) -> SplitIndices:
         """Split a site's prepared records by the coin of each, or of each one's person."""
         data, digests = self._config.data, self._records.person_digests
@@ -294,6 +304,9 @@ class Shards:
         else:
             seed = derive_seed(self._config.run.seed, "split by unit", self.site_names[site])
             key = seed.to_bytes(8, "big")
+            if digests is None and labels.ndim == 2:  # a record is its targets too
+                features = np.concatenate([features.reshape(len(rows), -1), labels], axis=1)
+                labels = np.zeros(len(rows), np.int64)
             if digests is None:
                 coins = compute_record_coins(features, labels, key=key)
             else:
@@ -340,6 +353,13 @@ class _ShardCache:
         while self._size > self._capacity and len(self._shards) > 1:
             _, (_, forgotten) = self._shards.popitem(last=False)
             self._size -= forgotten
+
+
+def _keep_usual(split: Split) -> Split:
+    """Return the records of the first class, which alone an autoencoder is trained on."""
+    kept = np.flatnonzero(split.labels == 0)
+    persons = None if split.persons is None else number_persons(split.persons[kept])
+    return Split(split.features[kept], split.labels[kept], persons)
 
 
 def _partition(

@@ -16,6 +16,7 @@ from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
 from fedtrain.data.speeches import load_speeches
 from fedtrain.data.table_files import load_table_files
+from fedtrain.data.targets import label_alike
 from fedtrain.data.user_records import load_from_function
 from fedtrain.errors import ConfigError, DataError
 
@@ -55,7 +56,7 @@ def load_records(config: Config, *, strict: bool = True) -> Records:
     if data.source in (*_FOLDERS, *_FILES, *_TABLES):
         return _load_files(config, _resolve_path(data.source, data.path), strict=strict)
     if is_own_code(data.source):
-        return load_from_function(data.source, data.path)
+        return load_from_function(data.source, data.path, config=config)
     known = (*_OWN, *_TABLES, *_FOLDERS, *_FILES)
     raise ConfigError(
         f"data.source = {data.source!r} is unknown; {suggest_name(data.source, known)}"
@@ -75,7 +76,7 @@ def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
         case "images":
             return load_image_folder(path, data.image_size)
         case "npz":
-            return load_npz(path)
+            return load_npz(path, config=config)
         case "text":
             return load_speeches(path, data.sequence_length)
         case _:
@@ -86,6 +87,8 @@ def _verify_keys(config: Config) -> None:
     """Refuse keys that the source does not read."""
     data = config.data
     unread: tuple[str, ...] = () if data.source in _TABLES else _TABLE_KEYS
+    if data.task in ("regression", "multi_label") and data.source not in _TABLES:
+        unread = tuple(key for key in unread if key != "label")  # it names the output
     if data.source != "images":
         unread = (*unread, "image_size")
     for key in unread:
@@ -136,9 +139,25 @@ def _load_breast_cancer() -> Records:
     )
 
 
+def _load_diabetes() -> Records:
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes(scaled=False)
+    names = tuple(str(name) for name in data.feature_names)
+    columns = {name: Numeric(data.data[:, i].copy()) for i, name in enumerate(names)}
+    outputs = ("progression",)
+    return Records(
+        features=Table(columns, len(data.target)),
+        labels=label_alike(outputs, len(data.target)),
+        public=PublicConstants(columns=names, label_names=outputs),
+        targets=data.target.astype(np.float32)[:, None],
+    )
+
+
 _OWN: Final[dict[str, Callable[[], Records]]] = {
     "sklearn:digits": _load_digits,
     "sklearn:breast_cancer": _load_breast_cancer,
+    "sklearn:diabetes": _load_diabetes,
     "generated:graphs": generate_graphs,
     "generated:ratings": generate_ratings,
 }

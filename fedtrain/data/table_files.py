@@ -7,6 +7,7 @@ import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,8 @@ from fedtrain.data.persons import digest_persons
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Records
 from fedtrain.data.requirements import resolve_preparation_kind, verify_preparation
+from fedtrain.data.series import build_windows
+from fedtrain.data.targets import has_targets, label_alike, name_outputs, read_targets
 from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
@@ -38,6 +41,8 @@ logger = logging.getLogger("fedtrain.data")
 # No file has columns of these names.
 _SITE: Final = "\x00site"
 _PERSON: Final = "\x00person"
+_LABEL: Final = "\x00label"  # of records with targets: 0 where all are there
+_TARGET: Final = "\x00target "
 
 
 def load_table_files(config: Config, path: Path, *, strict: bool = True) -> Records:
@@ -59,16 +64,29 @@ def load_table_files(config: Config, path: Path, *, strict: bool = True) -> Reco
             with a label has no person.
     """
     data = config.data
-    if data.label is None:
+    if data.task == "forecasting":
+        return _load_series(config, path)
+    if data.label is None and data.targets is None:
         raise ConfigError(
             f"data.label is missing and data.source = {data.source!r} needs it; name the label"
             " column, or an expression such as 'num > 0'"
         )
-    expression = parse_expression(data.label)
-    label_column = expression.column if expression else data.label
+    expression = None if data.label is None else parse_expression(data.label)
+    label_column = expression.column if expression else (data.label or (data.targets or ("",))[0])
+    if expression and has_targets(config):
+        raise ConfigError(
+            f"data.label = {data.label!r} compares, data.task = '{data.task}' predicts the column"
+            f" itself; set data.label = '{label_column}'"
+        )
     frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
     frame = _move_site_column(frame, data, label_column)
     frame = _move_person_column(frame, data, label_column)
+    if has_targets(config):
+        frame = _move_targets(frame, data.targets or (label_column,), data, strict=strict)
+        features = _select_features(frame, data, _LABEL)
+        return _build_records(
+            frame, features, frame[_LABEL], config=config, expression=None, strict=strict
+        )
     features = _select_features(frame, data, label_column)
     label = clean_frame(frame.select(label_column), data.missing).to_series()
     labels = label if expression is None else compute_label(label, expression, strict=strict)
@@ -178,7 +196,8 @@ def _move_person_column(frame: pl.DataFrame, data: DataSection, label: str) -> p
 
 def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tuple[str, ...]:
     _verify_column(label, frame, "label column")
-    rest = [name for name in frame.columns if name not in (label, _SITE, _PERSON)]
+    kept = (label, _SITE, _PERSON)
+    rest = [name for name in frame.columns if name not in kept and not name.startswith(_TARGET)]
     for name in data.columns or ():
         if name == label:
             raise ConfigError(f"data.columns holds the label column {name!r}; remove it")
@@ -224,13 +243,62 @@ def _build_records(
     natural = config.partition.scheme == "natural" and sites is not None
     kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
     persons = _number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None
+    columns = [name for name in frame.columns if name.startswith(_TARGET)]
+    targets = None
+    if columns:
+        what = f"columns {', '.join(name.removeprefix(_TARGET) for name in columns)}"
+        targets = read_targets(frame.select(columns).to_numpy(), config, what)
+        public = replace(public, label_names=name_outputs(config, len(columns)))
     return Records(
         features=build_table(clean, kinds, rules),
-        labels=_encode_labels(labels, expression, data.classes, strict=strict),
+        labels=_encode_labels(labels, expression, data.classes, strict=strict)
+        if public.label_names is None or targets is None
+        else label_alike(public.label_names, len(labels)),
         public=public,
         sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
         persons=persons,
         person_digests=None if persons is None else digest_persons(frame[_PERSON].to_numpy()),
+        targets=targets,
+    )
+
+
+def _move_targets(
+    frame: pl.DataFrame, names: tuple[str, ...], data: DataSection, *, strict: bool
+) -> pl.DataFrame:
+    """Let columns be targets and no features; a row that lacks one has no label."""
+    for name in names:
+        _verify_column(name, frame, "target column")
+        if name in (data.columns or ()):
+            raise ConfigError(f"data.columns holds the target column {name!r}; remove it")
+    raw = clean_frame(frame.select(names), data.missing)
+    numbers = raw.select(pl.all().cast(pl.Float64, strict=False))
+    if strict and sum(numbers.null_count().row(0)) > sum(raw.null_count().row(0)):
+        raise DataError(
+            f"target columns {', '.join(names)} hold text that is no number; correct it, or list"
+            " it in data.missing"
+        )
+    there = numbers.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+    label = pl.Series(_LABEL, [0]).new_from_index(0, frame.height)
+    marked = pl.select(pl.when(there).then(label)).to_series().alias(_LABEL)
+    moved = numbers.rename({name: f"{_TARGET}{name}" for name in names})
+    return frame.drop(names).hstack(moved).with_columns(marked)
+
+
+def _load_series(config: Config, path: Path) -> Records:
+    """Read the column `data.label` of each site's file, its rows in order of time."""
+    data = config.data
+    if data.label is None:
+        raise ConfigError("data.label is missing; data.task = 'forecasting' needs the column")
+    frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
+    frame = _move_site_column(frame, data, data.label)
+    if _SITE not in frame.columns:
+        frame = frame.with_columns(pl.lit(path.stem).alias(_SITE))
+    _verify_column(data.label, frame, "data.label")
+    column = clean_frame(frame.select(data.label), data.missing).to_series()
+    values = column.cast(pl.Float64, strict=False).fill_null(float("nan"))
+    sites = frame[_SITE]
+    return build_windows(
+        {str(site): values.filter(sites == site).to_numpy() for site in sites.unique()}, config
     )
 
 

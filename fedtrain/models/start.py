@@ -38,9 +38,14 @@ def build_start_model(
         input_dtype: float32, or int64 for ids.
 
     Raises:
-        ConfigError: See `build_model`; or the start file does not fit the model.
+        ConfigError: See `build_model`; or there is one class, or the start file does not fit the
+            model.
         AuditError: The start file is not the one that the config was resolved with.
     """
+    if classes < 2 and config.data.task in (None, "classification"):
+        raise ConfigError(
+            f"classes = {classes} leaves nothing to tell apart; the data needs at least 2 labels"
+        )
     model = build_model(
         config.model,
         input_shape=input_shape,

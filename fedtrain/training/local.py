@@ -27,7 +27,7 @@ from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
-from fedtrain.training.metrics import MetricSums, compute_metric_sums
+from fedtrain.training.measures import Sums, build_measure, take_targets
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 from fedtrain.training.pull import Pull
 
@@ -100,16 +100,13 @@ class LocalTrainer:
         self._training = config.training
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._state = ModelState(model)
-        self._loss, self._reported_loss = build_loss(config), build_loss(config, training=False)
+        self._config = config
+        self._loss = build_loss(config)
+        self._measure = build_measure(config, classes=0)  # adds up, and reads nothing
         self._draws_units = config.model.dropout is not None
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
         self._private = None if plan is None else PrivateGradients(model, plan, loss=self._loss)
-
-    @property
-    def layout(self) -> Layout:
-        """Names and shapes of the model's exchanged tensors."""
-        return self._state.layout
 
     @property
     def layout(self) -> Layout:
@@ -127,7 +124,7 @@ class LocalTrainer:
             except PeerError as error:
                 yield error
 
-    def evaluate(self, vector: Vector, records: Split, *, histograms: bool = True) -> MetricSums:
+    def evaluate(self, vector: Vector, records: Split, *, histograms: bool = True) -> Sums:
         """Return the metric sums of a global model `(d,)` over records.
 
         Raises:
@@ -135,14 +132,14 @@ class LocalTrainer:
         """
         self._state.write(vector)
         self._model.eval()
-        total: MetricSums | None = None
+        total: Sums | None = None
         with torch.no_grad():
             for features, labels in _split_batches(records, EVALUATION_BATCH):
                 logits = self._model(features)
                 if not bool(torch.isfinite(logits).all()):
                     raise PeerError("the global model's outputs are not finite at this site")
-                loss_sum = float(self._reported_loss(logits, labels, reduction="sum"))
-                sums = compute_metric_sums(logits, labels, loss_sum, histograms=histograms)
+                targets = take_targets(features, labels, self._config)
+                sums = self._measure.compute(logits, targets, labels, histograms=histograms)
                 total = sums if total is None else total + sums
         if total is None:
             raise PeerError("there are no records to evaluate on")
@@ -181,7 +178,7 @@ class LocalTrainer:
     ) -> tuple[float, int, int]:
         """Take steps over shuffled batches; return the loss sum, records seen and steps."""
         features = torch.from_numpy(task.records.features)
-        labels = torch.from_numpy(task.records.labels)
+        labels = take_targets(features, torch.from_numpy(task.records.labels), self._config)
         loss_sum, seen, steps = 0.0, 0, 0
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
             loss = self._loss(self._model(batch_features), batch_labels)
@@ -217,7 +214,7 @@ class LocalTrainer:
     ) -> tuple[float, int, int]:
         """Take the plan's steps, each on a Poisson batch, an empty one included."""
         features = torch.from_numpy(task.records.features)
-        labels = torch.from_numpy(task.records.labels)
+        labels = take_targets(features, torch.from_numpy(task.records.labels), self._config)
         rate, steps = self._training.sample_rate or 0.0, self._training.local_steps or 0
         if task.sampling is None or task.noise is None:
             raise ValueError("a task of Poisson batches needs generators of masks and noise")

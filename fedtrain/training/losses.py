@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedtrain.config import Config, TrainingSection
+from fedtrain.config.task import CLASSIFICATION, LOSSES
 from fedtrain.training.positions import average_positions
 
 DEFAULT_GAMMA: Final = 2.0
@@ -42,12 +43,12 @@ def build_loss(config: Config, *, training: bool = True) -> Loss:
         training: False for the loss that is reported: without label smoothing, so that it can be
             compared from run to run.
     """
-    loss = _build_loss(config.training, training=training)
+    name = config.training.loss or LOSSES[config.data.task or CLASSIFICATION][0]
+    loss = _build_loss(name, config.training, training=training)
     return average_positions(loss) if config.model.predict == "every" else loss
 
 
-def _build_loss(section: TrainingSection, *, training: bool) -> Loss:
-    name = section.loss or "cross_entropy"
+def _build_loss(name: str, section: TrainingSection, *, training: bool) -> Loss:
     if name == "cross_entropy":
         smoothing = section.label_smoothing if training else None
         if smoothing is None:

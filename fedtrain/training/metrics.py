@@ -7,9 +7,6 @@ the resolution of a histogram for the AUC.
 
 Shapes: n records, C classes, B = `BINS` bins, K scored classes (`compute_scored_classes`): 1 for
 two classes, else C.
-
-References:
-    AUC as the Mann-Whitney statistic, half a pair's credit for a tie: Hanley, McNeil 1982.
 """
 
 import math
@@ -22,13 +19,24 @@ import numpy.typing as npt
 import torch
 
 from fedtrain.errors import DataError, PeerError, RunFailedError
+from fedtrain.training.counts import to_counts
+from fedtrain.training.scores import (
+    BINS,
+    LOG_ODDS_LIMIT,
+    Counts,
+    Floats,
+    compute_auc,
+    compute_average_precision,
+    compute_calibration_error,
+    count_scores,
+)
 
-BINS: Final = 512
-LOG_ODDS_LIMIT: Final = 16.0  # beyond, a probability is within 1.1e-7 of 0 or 1
-LARGEST_COUNT: Final = 2.0**53  # float64 holds every integer up to here
-
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+# Every metric of every task, without the split's name before it.
+NAMES: Final = (
+    *("loss", "accuracy", "precision", "recall", "f1", "auc"),
+    *("balanced_accuracy", "average_precision", "ece", "perplexity", "subset_accuracy"),
+    *("mae", "rmse", "r2", "recall_at_5"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +93,10 @@ class MetricSums:
             score_histograms=None if mine is None or theirs is None else mine + theirs,
         )
 
+    def describe(self) -> dict[str, float]:
+        """Return the metrics by name; see `compute_metrics`."""
+        return compute_metrics(self)
+
     def to_flat(self) -> list[float]:
         """Return the sums as `compute_flat_length` numbers: loss, confusion, histograms."""
         parts = [np.array([self.loss_sum]), self.confusion.ravel()]
@@ -116,7 +128,7 @@ class MetricSums:
         flat = np.asarray(values, np.float64)
         if not math.isfinite(flat[0]):
             raise PeerError(f"metric sums have a loss of {flat[0]}; a finite one is needed")
-        counts = _to_counts(flat[1:])
+        counts = to_counts(flat[1:])
         confusion = counts[: classes**2].reshape(classes, classes)
         if not has_histograms:
             return cls(float(flat[0]), confusion)
@@ -167,7 +179,7 @@ def compute_metric_sums(
     return MetricSums(
         loss_sum=float(loss_sum),
         confusion=confusion.reshape(classes, classes),
-        score_histograms=_count_scores(scores, true, predicted) if histograms else None,
+        score_histograms=_count_class_scores(scores, true, predicted) if histograms else None,
     )
 
 
@@ -178,7 +190,8 @@ def compute_metrics(sums: MetricSums) -> dict[str, float]:
         sums: Over all records, of any number of sites.
 
     Returns:
-        `loss` (mean), `accuracy`, `precision`, `recall`, `f1`, and `auc` where it is defined. Of
+        `loss` (mean), `accuracy`, `precision`, `recall`, `f1`, `balanced_accuracy` (the mean recall
+        of the classes that occur), and `auc`, `average_precision` and `ece` where defined. Of
         two classes, precision, recall and F1 are of class 1; of more, the mean over the classes
         that occur as label or prediction, 0 where undefined (scikit-learn's `average="macro",
         zero_division=0`). Empty for no record.
@@ -202,8 +215,16 @@ def compute_metrics(sums: MetricSums) -> dict[str, float]:
         "recall": float(_divide(hits, labelled)[shown].mean()),
         "f1": float(_divide(2 * hits, labelled + predicted)[shown].mean()),
     }
-    auc = None if sums.score_histograms is None else _compute_auc(sums.score_histograms)
-    return metrics if auc is None else {**metrics, "auc": auc}
+    there = labelled > 0
+    metrics["balanced_accuracy"] = float((hits[there] / labelled[there]).mean())
+    if sums.score_histograms is None:
+        return metrics
+    scores = {
+        "auc": compute_auc(sums.score_histograms),
+        "average_precision": compute_average_precision(sums.score_histograms),
+        "ece": compute_calibration_error(sums.score_histograms),
+    }
+    return metrics | {name: value for name, value in scores.items() if value is not None}
 
 
 def compute_log_odds(scores: Floats, top: npt.NDArray[np.intp]) -> Floats:
@@ -228,38 +249,13 @@ def compute_log_odds(scores: Floats, top: npt.NDArray[np.intp]) -> Floats:
     return log_odds
 
 
-def _count_scores(scores: Floats, true: Counts, predicted: npt.NDArray[np.intp]) -> Counts:
+def _count_class_scores(scores: Floats, true: Counts, predicted: npt.NDArray[np.intp]) -> Counts:
     classes = scores.shape[1]
     scored = compute_scored_classes(classes)
     log_odds = compute_log_odds(scores, predicted)[:, -scored:]
-    bins = ((log_odds + LOG_ODDS_LIMIT) * (BINS / (2 * LOG_ODDS_LIMIT))).astype(np.int64)
-    np.minimum(bins, BINS - 1, out=bins)
-    columns = np.arange(classes - scored, classes)
-    cells = ((columns - columns[0]) * 2 + (true[:, None] == columns)) * BINS + bins
-    return np.bincount(cells.ravel(), minlength=scored * 2 * BINS).reshape(scored, 2, BINS)
-
-
-def _compute_auc(histograms: Counts) -> float | None:
-    """Return the mean over the classes that have members and non-members, None without one."""
-    others = histograms[:, 0].astype(np.float64)
-    members = histograms[:, 1].astype(np.float64)
-    below = np.cumsum(others, axis=1) - others / 2  # half credit within a bin
-    pairs = others.sum(axis=1) * members.sum(axis=1)
-    defined = pairs > 0
-    if not defined.any():
-        return None
-    return float(((members * below).sum(axis=1)[defined] / pairs[defined]).mean())
+    return count_scores(log_odds, true[:, None] == np.arange(classes - scored, classes))
 
 
 def _divide(numerator: Floats, denominator: Counts) -> Floats:
     quotient: Floats = numerator / np.maximum(denominator, 1)  # the numerator is 0 there too
     return quotient
-
-
-def _to_counts(values: Floats) -> Counts:
-    if not (np.isfinite(values).all() and (values >= 0).all() and (values < LARGEST_COUNT).all()):
-        raise PeerError("metric sums have a count below 0, above 2^53 or not finite; drop the site")
-    counts = values.astype(np.int64)
-    if not np.array_equal(counts, values):
-        raise PeerError("metric sums have a fractional count; whole numbers of records are needed")
-    return counts

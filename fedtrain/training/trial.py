@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedtrain.config import Config
 from fedtrain.data.shards import Split
+from fedtrain.data.targets import has_targets
 from fedtrain.errors import ConfigError, FedtrainError
 from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
 from fedtrain.params import ModelState
@@ -21,6 +22,7 @@ from fedtrain.training.dp_sgd import make_book_keeper
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.local import LocalTask, LocalTrainer
 from fedtrain.training.losses import build_loss
+from fedtrain.training.measures import take_targets
 from fedtrain.user_function import describe_exception, is_function_reference
 
 _RECORDS = 4
@@ -86,7 +88,8 @@ def _verify_followed(model: nn.Module, config: Config, features: Tensor) -> None
     keeper = make_book_keeper(model, loss=compute_loss)
     model.eval()  # no dropout: a layer of Opacus' draws its own
     for count in (len(features), len(features) - 1):
-        batch, labels = features[:count], torch.zeros(count, dtype=torch.int64)
+        batch = features[:count]
+        labels = _make_targets(model, config, batch)
         found, _ = keeper.compute_clipped_sum(batch, labels, max_grad_norm=math.inf)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         loss = compute_loss(model(batch), labels, reduction="sum")
@@ -101,14 +104,28 @@ def _verify_followed(model: nn.Module, config: Config, features: Tensor) -> None
                 )
 
 
+def _make_targets(model: nn.Module, config: Config, features: Tensor) -> Tensor:
+    """Return what the loss compares outputs with: zeros, or the records themselves."""
+    return take_targets(features, _make_labels(model, config, features), config)
+
+
+def _make_labels(model: nn.Module, config: Config, features: Tensor) -> Tensor:
+    """Return labels of made-up records: the first class, or targets of 0."""
+    if not has_targets(config):
+        return torch.zeros(len(features), dtype=torch.int64)
+    with torch.no_grad():
+        return torch.zeros_like(model(features))
+
+
 def _take_step(model: nn.Module, config: Config, features: np.ndarray) -> None:
     rate = 1.0 if config.training.sampling == "poisson" else None
     training = config.training.model_copy(
         update={"local_steps": 1, "local_epochs": None, "sample_rate": rate}
     )
+    labels = _make_labels(model, config, torch.from_numpy(features)).numpy()
     trainer = LocalTrainer(model, config.model_copy(update={"training": training}))
     task = LocalTask(
-        records=Split(features, np.zeros(len(features), np.int64), np.arange(len(features))),
+        records=Split(features, labels, np.arange(len(features))),
         start=ModelState(model).read(),
         shuffling=torch.Generator().manual_seed(0),
         sampling=SecureGenerator.from_seed(0, "trial sampling") if rate else None,

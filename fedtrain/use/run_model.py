@@ -21,7 +21,7 @@ from fedtrain.errors import DataError
 from fedtrain.models.saved import load_saved_model
 from fedtrain.params import ModelState
 from fedtrain.training.local import LocalTrainer
-from fedtrain.training.metrics import MetricSums, compute_metrics
+from fedtrain.training.measures import Sums, build_measure
 
 BATCH: Final = 2048
 
@@ -70,15 +70,16 @@ class RunModel:
         outputs = torch.from_numpy(self.compute_outputs(features)).double()
         return torch.softmax(outputs, dim=1).numpy()
 
-    def compute_sums(self, features: NDArray[Any], labels: NDArray[np.int64]) -> MetricSums:
+    def compute_sums(self, features: NDArray[Any], labels: NDArray[Any]) -> Sums:
         """Return the metric sums over prepared records, as a site computes them."""
         return self._trainer.evaluate(self._vector, Split(features, labels))
 
     def compute_metrics(
-        self, features: NDArray[Any], labels: NDArray[np.int64]
+        self, features: NDArray[Any], labels: NDArray[Any]
     ) -> dict[str, float]:
         """Return the run's metrics over prepared records."""
-        return compute_metrics(self.compute_sums(features, labels))
+        measure = build_measure(self.config, classes=len(self.label_names))
+        return measure.describe(self.compute_sums(features, labels))
 
     @cached_property
     def _trainer(self) -> LocalTrainer:

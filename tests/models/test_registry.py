@@ -135,9 +135,9 @@ def test_model_that_does_not_fit_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_single_class_is_refused() -> None:
-    with pytest.raises(ConfigError, match="classes = 1"):
-        build(ModelSection(), (4,), classes=1)
+def test_model_without_an_output_is_refused() -> None:
+    with pytest.raises(ConfigError, match="classes = 0"):
+        build(ModelSection(), (4,), classes=0)
 
 
 @pytest.mark.parametrize("name", ["logistic", "mlp"])

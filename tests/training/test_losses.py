@@ -72,8 +72,8 @@ def test_default_loss_is_torchs_cross_entropy():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("focal_gamma = 2.0", "no effect while loss = 'cross_entropy'"),
-        ("loss = 'mse'", "does not fit classes; choose cross_entropy"),
+        ("focal_gamma = 2.0", "no effect while loss = the task's default"),
+        ("loss = 'mse'", "does not fit data.task = 'classification'; choose cross_entropy"),
         ("nesterov = true", "needs momentum"),
         ("schedule = 'step'", "schedule_rounds is missing"),
         ("schedule_factor = 0.5", "no effect while schedule is not set"),
