@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-slow coverage fuzz check stubs install clean
+.PHONY: demo test test-slow coverage fuzz browser check stubs install clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -34,6 +34,10 @@ fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.secagg.fuzz_codec 30 2>&1 | tail -n 3
 	$(BIN)/python -m tests.link.fuzz_parcel 20 2>&1 | tail -n 3
+
+# What tests/report/test_chromium.py needs besides Debian's chromium.
+browser: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[browser]'
 
 check: install
 	$(BIN)/ruff check .
