@@ -1,0 +1,144 @@
+"""Hyper-parameter studies: resumed, pruned, accounted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna")
+
+from fedtrain.cli import main
+from fedtrain.config import load_config
+from fedtrain.errors import ConfigError
+from fedtrain.plan import compute_planned_cost
+from fedtrain.resolution import resolve
+from simulations.sweep import compute_planned_sweep_cost, sweep
+from simulations.sweep_picture import draw_sweep
+from simulations.sweep_study import load_study
+
+SMALL = """
+[partition]
+sites = 3
+[data]
+validation_fraction = 0.2
+[model]
+name = "logistic"
+[federation]
+rounds = 1
+[secure_aggregation]
+mode = "arithmetic"
+"""
+PRIVATE = """
+[training]
+sampling = "poisson"
+sample_rate = 0.1
+local_steps = 2
+expected_batch_size = 40
+[privacy]
+unit = "record"
+noise_multiplier = 1.0
+metrics = "uncovered"
+"""
+GRID = """
+[sweep]
+scenario = "small.toml"
+sampler = "grid"
+metric = "val_accuracy"
+[sweep.space]
+"training.learning_rate" = [0.0001, 0.1]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_study(study=GRID, private=False):
+        (tmp_path / "small.toml").write_text(SMALL + (PRIVATE if private else ""))
+        (tmp_path / "study.toml").write_text(study)
+        return tmp_path / "study.toml"
+
+    return write_study
+
+
+def test_grid_runs_every_value_and_writes_the_best_scenario(write, tmp_path):
+    result = sweep(write(), tmp_path / "out")
+    assert sorted(one.values["training.learning_rate"] for one in result.trials) == [0.0001, 0.1]
+    assert result.best.values == {"training.learning_rate": 0.1}
+    assert load_config(result.scenario).training.learning_rate == 0.1
+    draw_sweep(result, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_study_that_ships_is_found_by_name():
+    study, scenario = load_study(Path("breast_cancer"))
+    assert study.count_trials() == 12
+    assert scenario.stem == "breast_cancer_prepared"
+
+
+@pytest.mark.slow
+def test_finished_study_runs_no_more_trials(write, tmp_path):
+    first = sweep(write(), tmp_path / "out")
+    assert sweep(tmp_path / "study.toml", tmp_path / "out").trials == first.trials
+
+
+def test_folder_of_another_study_is_refused(write, tmp_path):
+    path = write()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").write_text('{"digest": "other"}')
+    with pytest.raises(ConfigError, match="another study's trials"):
+        sweep(path, tmp_path / "out")
+
+
+def test_cost_of_trials_on_private_records_composes(write):
+    _, both = compute_planned_sweep_cost(write(private=True))
+    one = compute_planned_cost(resolve(load_config(write(private=True).parent / "small.toml")))
+    assert one.epsilon < both.epsilon < 2 * one.epsilon
+    assert both.unit == "record"
+
+
+def test_declared_public_data_costs_nothing(write):
+    study = GRID.replace("[sweep.space]", "public_data = true\n[sweep.space]")
+    assert compute_planned_sweep_cost(write(study, private=True))[1] is None
+
+
+def test_suppressed_metrics_are_no_objective(write, tmp_path):
+    study = GRID + '[sweep.fixed]\n"privacy.metrics" = "suppressed"\n'
+    with pytest.raises(ConfigError, match="no trial would have a validation metric"):
+        sweep(write(study, private=True), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"val_accuracy"', '"test_accuracy"', "no validation metric"),
+        ("[0.0001, 0.1]", "{ low = 0.1, high = 1.0 }", "needs a step"),
+        ("training.learning_rate", "rate", "write section.key"),
+        ('"grid"', '"tpe"', "trials is missing"),
+        ("sampler", "samper", "did you mean sampler"),
+    ],
+)
+def test_wrong_study_is_refused_in_one_line(write, before, after, message):
+    with pytest.raises(ConfigError, match=message):
+        load_study(write(GRID.replace(before, after)))
+
+
+def test_adaptive_choice_of_what_is_released_is_refused(write, tmp_path, capsys):
+    study = GRID.replace('"grid"', '"tpe"\ntrials = 1').replace(
+        "training.learning_rate", "privacy.noise_multiplier"
+    )
+    arguments = ["sweep", str(write(study, private=True)), "--out", str(tmp_path / "out")]
+    assert main(arguments) != 0
+    assert "choose ahead" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_workers_share_the_trials_of_a_resumed_study(write, tmp_path, capsys):
+    study = GRID.replace('"grid"', '"random"\ntrials = 3\npruner = "none"')
+    path = write(study.replace("[0.0001, 0.1]", "{ low = 0.01, high = 1.0, log = true }"))
+    sweep(write(path.read_text().replace("trials = 3", "trials = 1")), tmp_path / "out")
+    write(path.read_text().replace("trials = 1", "trials = 3"))
+    assert (
+        main(["sweep", str(path), "--out", str(tmp_path / "out"), "--workers", "2", "--json"]) == 0
+    )
+    tree = json.loads(capsys.readouterr().out)
+    assert [one["number"] for one in tree["trials"]] == [0, 1, 2]
+    assert len({one["values"]["training.learning_rate"] for one in tree["trials"]}) == 3
