@@ -41,7 +41,7 @@ def find_scenario(name_or_path: str) -> Path:
 
 def list_scenarios() -> dict[str, Path]:
     """Return the scenarios that ship, by name, sorted."""
-    return {path.stem: path for path in sorted(_find_folder().glob("*.toml"))}
+    return {path.stem: path for path in sorted(find_shipped_folder().glob("*.toml"))}
 
 
 def read_headline(path: Path) -> str:
@@ -51,7 +51,7 @@ def read_headline(path: Path) -> str:
     return line.lstrip("# ") if line.startswith("#") else ""
 
 
-def _find_folder() -> Path:
+def find_shipped_folder() -> Path:
     """Return the folder of `fedtrain.simulations`, or `simulations/` of a bare checkout."""
     spec = importlib.util.find_spec("fedtrain.simulations")
     if spec is not None and spec.origin is not None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from fedtrain.config import ModelSection
 from fedtrain.errors import ConfigError
+from fedtrain.scenarios import find_shipped_folder
 
 SAFETENSORS: Final = ".safetensors"
 TORCHSCRIPT: Final = (".pt", ".pth", ".ts", ".torchscript")
@@ -29,7 +30,13 @@ def resolve_start(section: ModelSection) -> ModelSection:
 
 
 def find_start_file(path: Path) -> Path:
-    """Return the file that a path means: of a run directory, its model."""
+    """Return the file that a path means: of a run directory, its model.
+
+    A relative path starts at the current folder; what is not there, at the scenarios that ship.
+    """
+    if not path.is_absolute() and not path.exists():
+        shipped = find_shipped_folder() / path
+        path = shipped if shipped.is_file() else path
     return path / _IN_A_RUN if path.is_dir() else path
 
 

@@ -1,0 +1,1 @@
+"""Public models that scenarios start from, and how they were made."""
