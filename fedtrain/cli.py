@@ -28,7 +28,7 @@ EXIT_DEFECT: Final = 70
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
-    "Set up": ("init", "config", "check", "privacy"),
+    "Set up": ("init", "config", "check", "privacy", "vocabulary"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
     "Use a model": ("evaluate", "predict", "explain", "export", "serve", "drift"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedtrain.cli import add_overrides
 
-from . import statistics_commands, sweep_commands
+from . import statistics_commands, vocabulary_commands
 
 if TYPE_CHECKING:
     from fedtrain.audit.findings import Finding
@@ -26,7 +26,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _register_simulate(subparsers)
     _register_check(subparsers)
     statistics_commands.register(subparsers)
-    sweep_commands.register(subparsers)
+    vocabulary_commands.register(subparsers)
 
 
 def _register_simulate(subparsers: "argparse._SubParsersAction[Any]") -> None:

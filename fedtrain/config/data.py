@@ -22,8 +22,9 @@ class DataSection(Section):
     source: str = Field(
         "sklearn:digits",
         description=(
-            "sklearn:digits, sklearn:breast_cancer, sklearn:diabetes (regression), csv, parquet,"
-            " idx, npz, images, text, or module:function for your own."
+            "sklearn:digits, sklearn:breast_cancer, sklearn:diabetes (regression),"
+            " generated:graphs, generated:ratings, csv, parquet, idx, npz, images, text, or"
+            " module:function for your own."
         ),
     )
     path: str | None = Field(
@@ -101,6 +102,19 @@ class DataSection(Section):
     sequence_length: int = Field(
         32, ge=1, le=4096, description="text, forecasting: steps before those to predict."
     )
+    vocabulary: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "text: public byte-pair tokens, the last for unknown characters; fedtrain vocabulary"
+            " learns some. Default: the printable characters of ASCII."
+        ),
+    )
+    augmentation: tuple[Literal["flip", "crop", "rotate", "noise"], ...] | None = Field(
+        None,
+        description=(
+            "Images: what is done to each record anew in each step of training; one view a record."
+        ),
+    )
     image_size: tuple[int, int] | None = Field(
         None, description="images: height and width to resize to."
     )
@@ -120,6 +134,15 @@ class DataSection(Section):
     test_fraction: float = Field(
         0.2, ge=0, lt=1, description="Share of each site's records held out to report on."
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description="Cross-validation: each site's records are dealt to so many test sets.",
+    )
+    fold: int | None = Field(
+        None, ge=0, description="Which of them this run tests on, from 0; for test_fraction."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -128,6 +151,11 @@ class DataSection(Section):
                 f"validation_fraction + test_fraction ="
                 f" {self.validation_fraction + self.test_fraction:g} leaves nothing to train on;"
                 " their sum must be below 1"
+            )
+        if (self.folds is None) != (self.fold is None) or (self.fold or 0) >= (self.folds or 1):
+            raise ValueError(
+                f"folds = {self.folds} and fold = {self.fold}: both are needed, and fold below"
+                " folds; fedtrain cross-validate sets them"
             )
         if self.clip_outliers is not None:
             lower, upper = self.clip_outliers
@@ -163,6 +191,9 @@ class PartitionSection(Section):
     shards_per_site: int = Field(2, ge=1, description="shards: label shards a site.")
     min_records: int = Field(
         1, ge=1, description="Fewest records a site may have; fewer is an error, not a surprise."
+    )
+    leave_out: tuple[str, ...] | None = Field(
+        None, description="Sites, by name, that a simulation goes without, to be tested on later."
     )
 
     @model_validator(mode="after")

@@ -37,6 +37,8 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
         ConfigError: A bound, a category or the classes are missing, or named in vain.
     """
     kind, data = resolve_preparation_kind(config, public), config.data
+    if data.augmentation is not None:
+        _verify_images(config, public)
     if public.is_discrete and kind != "none":
         raise ConfigError(f"data.preparation = {kind!r} cannot prepare text; set 'none'")
     if data.clip_outliers is not None:
@@ -69,6 +71,15 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
             f"the source has no public value range; set e.g. data.bounds.{ARRAY_NAME} = [0, 255]"
         )
     _verify_columns(config, public)
+
+
+def _verify_images(config: Config, public: PublicConstants) -> None:
+    shape = public.input_shape
+    if public.columns is not None or public.is_discrete or len(shape or (0, 0)) not in (2, 3):
+        raise ConfigError(
+            f"data.augmentation = {list(config.data.augmentation or ())} needs images, data.source"
+            f" = {config.data.source!r} has none; remove it"
+        )
 
 
 def _verify_columns(config: Config, public: PublicConstants) -> None:

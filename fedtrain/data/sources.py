@@ -78,7 +78,7 @@ def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
         case "npz":
             return load_npz(path, config=config)
         case "text":
-            return load_speeches(path, data.sequence_length)
+            return load_speeches(path, data.sequence_length, vocabulary=data.vocabulary)
         case _:
             return load_table_files(config, path, strict=strict)
 
@@ -91,6 +91,8 @@ def _verify_keys(config: Config) -> None:
         unread = tuple(key for key in unread if key != "label")  # it names the output
     if data.source != "images":
         unread = (*unread, "image_size")
+    if data.source != "text":
+        unread = (*unread, "vocabulary")
     for key in unread:
         if getattr(data, key):
             raise ConfigError(

@@ -24,6 +24,7 @@ from fedtrain.errors import DataError, PeerError
 from fedtrain.params import Layout, ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
+from fedtrain.training.augmentation import Augmentation
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
@@ -103,6 +104,7 @@ class LocalTrainer:
         self._config = config
         self._loss = build_loss(config)
         self._measure = build_measure(config, classes=0)  # adds up, and reads nothing
+        self._augmentation = config.data.augmentation
         self._draws_units = config.model.dropout is not None
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
@@ -173,6 +175,13 @@ class LocalTrainer:
             torch.default_generator.manual_seed(seed)
             yield
 
+    def _start_views(self, generator: torch.Generator) -> Augmentation | None:
+        """Return what draws the views of a task's steps, where records are augmented."""
+        if self._augmentation is None:
+            return None
+        key = int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
+        return Augmentation(self._augmentation, key.to_bytes(8, "big"))
+
     def _run_shuffled(
         self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
@@ -180,7 +189,10 @@ class LocalTrainer:
         features = torch.from_numpy(task.records.features)
         labels = take_targets(features, torch.from_numpy(task.records.labels), self._config)
         loss_sum, seen, steps = 0.0, 0, 0
+        views = self._start_views(task.shuffling)
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
+            if views is not None:
+                batch_features = views.apply(batch_features)
             loss = self._loss(self._model(batch_features), batch_labels)
             # Not named, so that they are freed before the next are made: 6 % of a CNN's step.
             self._step(optimiser, differentiate(loss, self._parameters), pull)
@@ -219,14 +231,13 @@ class LocalTrainer:
         if task.sampling is None or task.noise is None:
             raise ValueError("a task of Poisson batches needs generators of masks and noise")
         loss_sum, seen = 0.0, 0
-        persons = self._get_persons(task.records)
+        persons, views = self._get_persons(task.records), self._start_views(task.shuffling)
         for _ in range(steps):
             batch = _draw_batch(task.sampling, len(labels), rate=rate, persons=persons)
             chosen = torch.from_numpy(batch)
             owners = None if persons is None else torch.from_numpy(persons[batch])
-            gradients, batch_loss = self._compute(
-                features[chosen], labels[chosen], task.noise, owners=owners
-            )
+            inputs = features[chosen] if views is None else views.apply(features[chosen])
+            gradients, batch_loss = self._compute(inputs, labels[chosen], task.noise, owners=owners)
             self._step(optimiser, gradients, pull)
             del gradients  # before the next are made
             loss_sum += batch_loss
