@@ -14,12 +14,12 @@ class ModelSection(Section):
         "mlp",
         description=(
             "logistic, mlp, cnn, cnn_groupnorm, cnn_small, resnet, lstm, gru, transformer,"
-            " transformer_tabular, gcn, matrix_factorisation, or module:function that returns an"
-            " nn.Module."
+            " transformer_tabular, gcn, matrix_factorisation, autoencoder, vae, or module:function"
+            " that returns an nn.Module."
         ),
     )
     hidden: tuple[int, ...] = Field(
-        (32,), description="mlp, lstm, gru, gcn: units of hidden layers."
+        (32,), description="mlp, lstm, gru, gcn, autoencoder, vae: units of hidden layers."
     )
     activation: Literal["relu", "tanh", "gelu", "silu"] | None = Field(
         None,

@@ -12,6 +12,7 @@ from typing import Final
 from torch import nn
 
 from fedtrain.config import ModelSection
+from fedtrain.models.autoencoders import VariationalAutoencoder, build_autoencoder
 from fedtrain.models.convolutional import build_cnn, build_cnn_groupnorm, build_cnn_small
 from fedtrain.models.factors import MatrixFactorisation
 from fedtrain.models.feed_forward import build_logistic, build_mlp
@@ -36,6 +37,8 @@ ARCHITECTURES: Final[dict[str, Builder]] = {
     "transformer_tabular": TabularTransformer,
     "gcn": GraphNetwork,
     "matrix_factorisation": MatrixFactorisation,
+    "autoencoder": build_autoencoder,
+    "vae": VariationalAutoencoder,
 }
 # Keys beside name that an architecture reads where they are set.
 _BLOCKS: Final = ("embedding", "layers", "heads", "dropout")
@@ -52,7 +55,9 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "transformer_tabular": _BLOCKS,
     "gcn": ("dropout",),
     "matrix_factorisation": ("vocabulary", "embedding", "dropout"),
+    "autoencoder": ("dropout",),
+    "vae": ("dropout",),
 }
-READS_HIDDEN: Final = frozenset({"mlp", "lstm", "gru", "gcn"})
+READS_HIDDEN: Final = frozenset({"mlp", "lstm", "gru", "gcn", "autoencoder", "vae"})
 READS_IDS: Final = frozenset({"lstm", "gru", "transformer", "matrix_factorisation"})
 WITHOUT_ACTIVATION: Final = frozenset({"logistic", "lstm", "gru", "matrix_factorisation"})

@@ -105,7 +105,7 @@ class LocalTrainer:
         self._loss = build_loss(config)
         self._measure = build_measure(config, classes=0)  # adds up, and reads nothing
         self._augmentation = config.data.augmentation
-        self._draws_units = config.model.dropout is not None
+        self._draws_units = config.model.dropout is not None or config.model.name == "vae"
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
         self._private = None if plan is None else PrivateGradients(model, plan, loss=self._loss)
@@ -166,7 +166,7 @@ class LocalTrainer:
 
     @contextmanager
     def _seed_dropout(self, generator: torch.Generator) -> Iterator[None]:
-        """Let the units that dropout leaves out follow from the task, not from earlier ones."""
+        """Let what a model draws, units left out or codes, follow from the task alone."""
         if not self._draws_units:
             yield
             return

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fedtrain.config import Config, TrainingSection
 from fedtrain.config.task import CLASSIFICATION, LOSSES
+from fedtrain.training.divergence import add_divergence
 from fedtrain.training.positions import average_positions
 
 DEFAULT_GAMMA: Final = 2.0
@@ -45,6 +46,8 @@ def build_loss(config: Config, *, training: bool = True) -> Loss:
     """
     name = config.training.loss or LOSSES[config.data.task or CLASSIFICATION][0]
     loss = _build_loss(name, config.training, training=training)
+    if config.model.name == "vae":
+        return add_divergence(loss)
     return average_positions(loss) if config.model.predict == "every" else loss
 
 

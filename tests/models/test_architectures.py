@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from fedtrain.config import ModelSection
@@ -9,6 +10,7 @@ from fedtrain.errors import ConfigError
 from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
 from fedtrain.models.graphs import normalise
 from fedtrain.models.registry import build_described_model, build_model, describe_architecture
+from fedtrain.training.divergence import add_divergence
 from fedtrain.training.dp_sgd import make_book_keeper
 from fedtrain.training.positions import average_positions
 
@@ -210,3 +212,54 @@ def test_clipped_sum_of_every_position_is_that_of_records_alone(case):
         total += flat * min(1.0, clip / float(flat.norm()))
     found, _ = make_book_keeper(model, loss=loss).compute_clipped_sum(x, y, max_grad_norm=clip)
     assert (torch.cat([part.flatten() for part in found]) - total).norm() <= 1e-3 * total.norm()
+
+
+AUTOENCODERS = ["autoencoder", "vae"]
+
+
+def make_autoencoder(name):
+    return build_model(
+        ModelSection(name=name, hidden=(6, 2)),
+        input_shape=(5,),
+        classes=5,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@pytest.mark.parametrize("n", [0, 3])
+def test_autoencoder_makes_records_again_in_use_without_chance(name, n):
+    model = make_autoencoder(name).eval()
+    records = torch.rand(n, 5)
+    assert model(records).shape == (n, 5)
+    assert torch.equal(model(records), model(records))
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_clipped_sum_of_an_autoencoder_is_autograds_gradient(name):
+    model, records = make_autoencoder(name), torch.rand(4, 5)
+    loss = add_divergence(lambda x, y, reduction: (x - y).square().mean(1))
+    verify_private_model(model)
+    torch.manual_seed(1)
+    total = loss(model(records), records, reduction="none").sum()
+    expected = torch.autograd.grad(total, list(model.parameters()))
+    keeper = make_book_keeper(model, loss=loss)
+    torch.manual_seed(1)
+    found, _ = keeper.compute_clipped_sum(records, records, max_grad_norm=1e9)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_is_that_of_torchs_distributions():
+    model, records = make_autoencoder("vae"), torch.rand(4, 5)
+    inner = model.encoder(records)
+    code = Normal(model.mean(inner), (model.log_variance(inner) / 2).exp())
+    expected = kl_divergence(code, Normal(0.0, 1.0)).sum(1) / 5
+    assert torch.allclose(model(records).divergence, expected, atol=1e-6)
+
+
+def test_autoencoder_of_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.task = 'anomaly'"):
+        build_model(
+            ModelSection(name="vae"), input_shape=(5,), classes=2, generator=torch.Generator()
+        )
