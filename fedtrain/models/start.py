@@ -8,6 +8,7 @@ a guarantee of its own. This run's covers the records that it trains on, and no 
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 import safetensors
 import safetensors.torch
@@ -20,6 +21,9 @@ from fedtrain.models.registry import build_model
 from fedtrain.models.start_file import SAFETENSORS, find_start_file, read_start_file
 from fedtrain.models.trained_part import ADAPTERS, has_frozen_part, match_names
 from fedtrain.seeds import make_torch_generator
+
+# Before the name of a parameter, in a start file: how much what was learned rests on it.
+IMPORTANCE: Final = "importance."
 
 
 def build_start_model(
@@ -54,7 +58,7 @@ def build_start_model(
         input_dtype=input_dtype,
     )
     if config.model.start_from is not None:
-        _load_start(model, config.model, Path(config.model.start_from))
+        _load_start(model, config.model)
     return model
 
 
@@ -67,9 +71,10 @@ def build_site_model(
 ) -> nn.Module:
     """Build the model of a site: its trained part is overwritten by what the coordinator sends.
 
-    The start file is opened only where a part of the model is frozen, which nobody sends.
+    The start file is opened only where a part of the model is frozen, which nobody sends, or where
+    the start is what every step is pulled towards.
     """
-    if has_frozen_part(config.model):
+    if has_frozen_part(config.model) or config.continual is not None:
         return build_start_model(
             config, input_shape=input_shape, classes=classes, input_dtype=input_dtype
         )
@@ -82,16 +87,14 @@ def build_site_model(
     )
 
 
-def _load_start(model: nn.Module, section: ModelSection, path: Path) -> None:
-    file = find_start_file(path)
-    content = read_start_file(file)
-    digest = hashlib.sha256(content).hexdigest()
-    if section.start_digest not in (None, digest):
-        raise AuditError(
-            f"model.start_from = '{path}' has digest {digest[:12]}, the config says"
-            f" {str(section.start_digest)[:12]}; restore the file, or remove model.start_digest"
-        )
-    found = _read_tensors(file, content)
+def read_importance(section: ModelSection) -> dict[str, Tensor]:
+    """Return the importances that the start file has beside its parameters, by their names."""
+    found = _read_start(section)
+    return {k.removeprefix(IMPORTANCE): t for k, t in found.items() if k.startswith(IMPORTANCE)}
+
+
+def _load_start(model: nn.Module, section: ModelSection) -> None:
+    found = {k: t for k, t in _read_start(section).items() if not k.startswith(IMPORTANCE)}
     own = {k: t for k, t in model.state_dict().items() if not _is_new_adapter(k, found)}
     every = sorted({*own, *found})
     fresh: set[str] = set()
@@ -104,6 +107,19 @@ def _load_start(model: nn.Module, section: ModelSection, path: Path) -> None:
         for name, tensor in own.items():
             if name not in fresh:
                 tensor.copy_(found[name])
+
+
+def _read_start(section: ModelSection) -> dict[str, Tensor]:
+    path = Path(section.start_from or "")
+    file = find_start_file(path)
+    content = read_start_file(file)
+    digest = hashlib.sha256(content).hexdigest()
+    if section.start_digest not in (None, digest):
+        raise AuditError(
+            f"model.start_from = '{path}' has digest {digest[:12]}, the config says"
+            f" {str(section.start_digest)[:12]}; restore the file, or remove model.start_digest"
+        )
+    return _read_tensors(file, content)
 
 
 def _is_new_adapter(name: str, found: dict[str, Tensor]) -> bool:
