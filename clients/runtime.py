@@ -20,6 +20,7 @@ from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.secagg.policy import SitePolicy
 from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.local import LocalTrainer
+from fedtrain.training.memory import recall_start
 
 # Runs that one process keeps warm at a time.
 _WARM = 2
@@ -79,7 +80,9 @@ class Runtime:
         """Return the fitted preparation and the trainer for it, made on first use."""
         if self._fitted is None or self._fitted[0] != preparation_text:
             preparation = Preparation.from_json(json.loads(preparation_text))
-            trainer = LocalTrainer(self._build(preparation), self.config)
+            model = self._build(preparation)
+            memory = recall_start(model, self.config)
+            trainer = LocalTrainer(model, self.config, memory=memory)
             self._fitted = (preparation_text, preparation, trainer)
             self._own_trainer = None
         return self._fitted[1:]

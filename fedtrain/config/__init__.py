@@ -8,6 +8,7 @@ with the nearest known name. `load_config` reads and checks a file, `resolve` (i
 
 from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
+from fedtrain.config.continual import ContinualSection
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import (
     AVERAGING_STRATEGIES,
@@ -34,6 +35,7 @@ __all__ = [
     "AttackersSection",
     "AuditSection",
     "Config",
+    "ContinualSection",
     "DataSection",
     "FederationSection",
     "ModelSection",

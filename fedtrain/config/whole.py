@@ -7,6 +7,7 @@ from pydantic import model_validator
 from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
 from fedtrain.config.corrected import verify_corrected
+from fedtrain.config.continual import ContinualSection, verify_continual
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
 from fedtrain.config.learning import check_learning
@@ -34,6 +35,7 @@ class Config(Section):
     simulation: SimulationSection = SimulationSection()
     personalisation: PersonalisationSection | None = None
     attackers: AttackersSection | None = None
+    continual: ContinualSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -54,6 +56,7 @@ class Config(Section):
         if self.federation.strategy in ("SCAFFOLD", "FedNova"):
             verify_corrected(self)
         verify_personalisation(self)
+        verify_continual(self)
         return self
 
 

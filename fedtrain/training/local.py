@@ -29,6 +29,7 @@ from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
 from fedtrain.training.measures import Sums, build_measure, take_targets
+from fedtrain.training.memory import Memory
 from fedtrain.training.optimisers import Optimiser, build_optimiser
 from fedtrain.training.pull import Pull
 
@@ -89,14 +90,23 @@ class LocalUpdate:
 class LocalTrainer:
     """Trains and evaluates one model on many sites' records in turn."""
 
-    def __init__(self, model: nn.Module, config: Config, *, private: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        *,
+        private: bool = True,
+        memory: Memory | None = None,
+    ) -> None:
         """Take a model over.
 
         Args:
             model: Its parameters are overwritten by every task.
             config: The resolved config.
             private: False where only evaluation is wanted, so that nothing is hooked in.
+            memory: What every step is pulled towards; None is nothing.
         """
+        self._memory = memory
         self._model = model
         self._training = config.training
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -266,7 +276,10 @@ class LocalTrainer:
         return gradients, float(loss.detach())
 
     def _step(self, optimiser: Optimiser, gradients: Sequence[Tensor], pull: Pull) -> None:
-        optimiser.step(pull.add(gradients, self._parameters))
+        gradients = pull.add(gradients, self._parameters)
+        if self._memory is not None:
+            gradients = self._memory.add(gradients, self._parameters)
+        optimiser.step(gradients)
 
     def _make_pull(self, task: LocalTask) -> Pull:
         """Return what the task adds to every gradient."""
