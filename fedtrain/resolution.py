@@ -117,6 +117,7 @@ def _resolve_preparation(config: Config) -> Literal["standardise", "bounds", "no
     if config.data.source in _IDS:
         return "none"
     public = config.data.bounds or config.data.source in _PUBLIC_RANGE
+    public = public or config.data.task == "forecasting"  # its target's bounds are its range
     return "bounds" if public or config.privacy.unit != "none" else "standardise"
 
 

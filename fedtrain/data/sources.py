@@ -11,15 +11,18 @@ from fedtrain.data.array_files import load_idx, load_npz
 from fedtrain.data.columns import Category, Numeric, Table
 from fedtrain.data.frames import suggest_name
 from fedtrain.data.generated import generate_graphs, generate_ratings
+from fedtrain.data.generated_tasks import generate_conditions, generate_loads
 from fedtrain.data.image_folder import load_image_folder
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
+from fedtrain.data.series import build_windows
 from fedtrain.data.speeches import load_speeches
 from fedtrain.data.table_files import load_table_files
 from fedtrain.data.targets import label_alike
 from fedtrain.data.user_records import load_from_function
 from fedtrain.errors import ConfigError, DataError
 
+LOADS: Final = "generated:loads"  # a series a site, of which the config says what a record is
 _FOLDERS: Final = ("idx", "images")
 _FILES: Final = ("npz", "text")
 _TABLES: Final = ("csv", "parquet")
@@ -46,18 +49,20 @@ def load_records(config: Config, *, strict: bool = True) -> Records:
     """
     data = config.data
     _verify_keys(config)
-    if data.source in _OWN:
+    if data.source in (*_OWN, LOADS):
         if data.path is not None:
             raise ConfigError(
                 f"data.path = {data.path!r} has no effect with data.source = {data.source!r};"
                 " remove it"
             )
+        if data.source == LOADS:
+            return build_windows(generate_loads(), config)
         return _OWN[data.source]()
     if data.source in (*_FOLDERS, *_FILES, *_TABLES):
         return _load_files(config, _resolve_path(data.source, data.path), strict=strict)
     if is_own_code(data.source):
         return load_from_function(data.source, data.path, config=config)
-    known = (*_OWN, *_TABLES, *_FOLDERS, *_FILES)
+    known = (*_OWN, LOADS, *_TABLES, *_FOLDERS, *_FILES)
     raise ConfigError(
         f"data.source = {data.source!r} is unknown; {suggest_name(data.source, known)}"
     )
@@ -162,4 +167,5 @@ _OWN: Final[dict[str, Callable[[], Records]]] = {
     "sklearn:diabetes": _load_diabetes,
     "generated:graphs": generate_graphs,
     "generated:ratings": generate_ratings,
+    "generated:conditions": generate_conditions,
 }

@@ -7,7 +7,6 @@ import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -224,7 +223,9 @@ def _build_records(
     strict: bool,
 ) -> Records:
     data = config.data
-    public = apply_config(PublicConstants(columns=features), config)
+    outputs = [name for name in frame.columns if name.startswith(_TARGET)]
+    names = name_outputs(config, len(outputs)) if outputs else None
+    public = apply_config(PublicConstants(columns=features, label_names=names), config)
     verify_preparation(config, public)
     sites = _encode_sites(frame[_SITE]) if _SITE in frame.columns else None
     rules = _make_rules(config, public, features)
@@ -243,17 +244,16 @@ def _build_records(
     natural = config.partition.scheme == "natural" and sites is not None
     kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
     persons = _number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None
-    columns = [name for name in frame.columns if name.startswith(_TARGET)]
-    targets = None
-    if columns:
-        what = f"columns {', '.join(name.removeprefix(_TARGET) for name in columns)}"
-        targets = read_targets(frame.select(columns).to_numpy(), config, what)
-        public = replace(public, label_names=name_outputs(config, len(columns)))
+    targets, found = None, None
+    if names is not None:
+        what = f"columns {', '.join(name.removeprefix(_TARGET) for name in outputs)}"
+        targets = read_targets(frame.select(outputs).to_numpy(), config, what)
+        found = label_alike(names, len(targets))
     return Records(
         features=build_table(clean, kinds, rules),
         labels=_encode_labels(labels, expression, data.classes, strict=strict)
-        if public.label_names is None or targets is None
-        else label_alike(public.label_names, len(labels)),
+        if found is None
+        else found,
         public=public,
         sites=None if sites is None else sites.take(np.flatnonzero(keep.to_numpy())),
         persons=persons,

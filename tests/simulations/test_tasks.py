@@ -1,0 +1,44 @@
+"""Tasks other than classification in whole federations: trained, summed up, saved, verified."""
+
+from pathlib import Path
+
+import pytest
+
+from fedtrain.config import load_config
+from fedtrain.models.saved import load_saved_model
+from fedtrain.report.verify import verify_run
+from fedtrain.resolution import resolve
+from fedtrain.scenarios import find_scenario
+from simulations.progress import Silence
+from simulations.simulate import open_config, simulate, start
+
+
+def run(name: str, path: Path, *overrides: str):
+    config = resolve(load_config(find_scenario(name), overrides))
+    directory = start(open_config(config), path)
+    simulate(directory, Silence())
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "outputs"),
+    [
+        ("diabetes", "test_r2", 1),
+        ("loads", "test_rmse", 6),
+        ("conditions", "test_subset_accuracy", 6),
+        ("tumours", "test_recall_at_5", 30),
+    ],
+)
+def test_task_runs_and_verifies(name, metric, outputs, tmp_path):
+    overrides = {"loads": ["model.name=logistic", "model.hidden=[32]"]}.get(name, [])
+    directory = run(name, tmp_path, "federation.rounds=1", *overrides)
+    assert metric in directory.read_metrics()[-1]
+    assert not [check for check in verify_run(directory.path) if check.failed]
+    assert load_saved_model(directory.path).architecture["classes"] == outputs
+
+
+@pytest.mark.slow
+def test_regression_under_privacy_comes_close_to_what_ridge_regression_reaches(tmp_path):
+    metrics = run("diabetes", tmp_path).read_metrics()[-1]
+    assert metrics["test_r2"] > 0.25
+    assert metrics["epsilon"] <= 8
