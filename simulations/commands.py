@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedtrain.cli import add_overrides
 
-from . import statistics_commands, vocabulary_commands
+from . import statistics_commands, sweep_commands, validation_commands, vocabulary_commands
 
 if TYPE_CHECKING:
     from fedtrain.audit.findings import Finding
@@ -27,6 +27,8 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _register_check(subparsers)
     statistics_commands.register(subparsers)
     vocabulary_commands.register(subparsers)
+    sweep_commands.register(subparsers)
+    validation_commands.register(subparsers)
 
 
 def _register_simulate(subparsers: "argparse._SubParsersAction[Any]") -> None:

@@ -157,6 +157,11 @@ class DataSection(Section):
                 f"folds = {self.folds} and fold = {self.fold}: both are needed, and fold below"
                 " folds; fedtrain cross-validate sets them"
             )
+        if self.folds is not None and self.task == "forecasting":
+            raise ValueError(
+                f"folds = {self.folds} would train on what comes after the test; leave it out: a"
+                " series is split in time"
+            )
         if self.clip_outliers is not None:
             lower, upper = self.clip_outliers
             if not 0 <= lower < upper <= 1:

@@ -44,6 +44,8 @@ def _make_keys(records: Records) -> NDArray[np.void]:
     labels = records.labels.codes
     persons = np.zeros(len(labels), np.int64) if records.persons is None else records.persons
     parts = [labels.astype("<i8")[:, None].view(np.uint8), persons[:, None].view(np.uint8)]
+    if records.targets is not None:
+        parts.append(_to_bytes(records.targets))
     features = records.features
     if isinstance(features, Table):
         for column in features.columns.values():

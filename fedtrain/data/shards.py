@@ -22,6 +22,7 @@ from fedtrain.data.coins import compute_person_coins, compute_record_coins
 from fedtrain.data.columns import Category, Table
 from fedtrain.data.duplicates import drop_duplicates
 from fedtrain.data.fingerprint import compute_fingerprint
+from fedtrain.data.left_out import count_dealt, leave_out_sites
 from fedtrain.data.partition import (
     Partition,
     partition_natural,
@@ -38,8 +39,10 @@ from fedtrain.data.sources import load_records
 from fedtrain.data.splits import (
     SplitIndices,
     split_by_coins,
+    split_fold,
     split_persons,
     split_records,
+    turn_coins,
 )
 from fedtrain.data.statistics import Statistics, compute_statistics
 from fedtrain.data.targets import verify_targets
@@ -150,6 +153,11 @@ class Shards:
         if protected:
             records = leave_out_unusable(records, config)
         partition, site_names = _partition(records, config, own)
+        left_out = config.partition.leave_out
+        if left_out is not None and own is None:
+            records, partition, site_names = leave_out_sites(
+                records, partition, site_names, left_out=left_out
+            )
         if config.data.drop_duplicates:
             records, partition = drop_duplicates(records, partition)
         least = 0 if protected else config.partition.min_records
@@ -277,6 +285,10 @@ class Shards:
         labels, persons = self._records.labels.codes[indices], self._number_persons(indices)
         generator = make_numpy_generator(self._config.run.seed, "split", self.site_names[site])
         validation, test = data.validation_fraction, data.test_fraction
+        if persons is None and data.folds is not None and data.fold is not None:
+            return split_fold(
+                labels, generator, folds=data.folds, fold=data.fold, validation_fraction=validation
+            )
         if persons is None:
             return split_records(
                 labels, generator, validation_fraction=validation, test_fraction=test
@@ -287,6 +299,8 @@ class Shards:
             generator=generator,
             validation_fraction=validation,
             test_fraction=test,
+            folds=data.folds,
+            fold=data.fold,
         )
 
     def _split_by_unit(
@@ -299,7 +313,8 @@ class Shards:
     ) -> SplitIndices:
         """Split a site's prepared records by the coin of each, or of each one's person."""
         data, digests = self._config.data, self._records.person_digests
-        if not data.validation_fraction and not data.test_fraction:
+        test = data.test_fraction if data.folds is None else 1 / data.folds
+        if not data.validation_fraction and not test:
             coins = np.zeros(len(rows))
         else:
             seed = derive_seed(self._config.run.seed, "split by unit", self.site_names[site])
@@ -311,8 +326,10 @@ class Shards:
                 coins = compute_record_coins(features, labels, key=key)
             else:
                 coins = compute_person_coins(digests[rows], key=key)
+        if data.folds is not None and data.fold is not None:
+            coins = turn_coins(coins, folds=data.folds, fold=data.fold)
         return split_by_coins(
-            coins, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction
+            coins, validation_fraction=data.validation_fraction, test_fraction=test
         )
 
     def _number_persons(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -366,6 +383,7 @@ def _partition(
     records: Records, config: Config, own: str | None
 ) -> tuple[Partition, tuple[str, ...]]:
     section = config.partition
+    section = section.model_copy(update={"sites": count_dealt(section)})
     if own is not None:
         return partition_natural(np.zeros(len(records.labels), np.int64), 1), (own,)
     if section.scheme == "natural":
@@ -377,8 +395,8 @@ def _partition(
         names = records.sites.names
         if section.sites not in (None, len(names)):
             raise ConfigError(
-                f"partition.sites = {section.sites} but the data has {len(names)} natural sites;"
-                " remove partition.sites"
+                f"partition.sites = {config.partition.sites} but the data has {len(names)} natural"
+                " sites; remove partition.sites"
             )
         if records.persons is not None:
             verify_one_site(records.persons, records.sites.codes)

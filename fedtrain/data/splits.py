@@ -73,6 +73,37 @@ def split_records(
     )
 
 
+def split_fold(
+    labels: NDArray[np.integer],
+    generator: np.random.Generator,
+    *,
+    folds: int,
+    fold: int,
+    validation_fraction: float,
+) -> SplitIndices:
+    """Split a site's records for one fold of a cross-validation.
+
+    Args:
+        labels: Class of each record, or person, `(n,)`.
+        generator: Seeded for this site alone, and the same for every fold.
+        folds: Number of test sets.
+        fold: Which of them, from 0.
+        validation_fraction: Share of the others wanted for validation.
+
+    Returns:
+        The splits. Over all folds each record is tested on once; each class is dealt to the test
+        sets in equal numbers, one more or less.
+    """
+    order = np.lexsort((generator.random(len(labels)), labels))
+    dealt = np.empty(len(labels), np.int64)
+    dealt[order] = np.arange(len(labels)) % folds
+    rest = np.flatnonzero(dealt != fold)
+    inner = split_records(
+        labels[rest], generator, validation_fraction=validation_fraction, test_fraction=0.0
+    )
+    return SplitIndices(rest[inner.train], rest[inner.validation], np.flatnonzero(dealt == fold))
+
+
 def split_persons(
     labels: NDArray[np.integer],
     persons: NDArray[np.int64],
@@ -80,6 +111,8 @@ def split_persons(
     generator: np.random.Generator,
     validation_fraction: float,
     test_fraction: float,
+    folds: int | None = None,
+    fold: int | None = None,
 ) -> SplitIndices:
     """Split a site's persons, each with all of their records; see `split_records`.
 
@@ -89,6 +122,8 @@ def split_persons(
         generator: Seeded for this site alone.
         validation_fraction: Share of the persons wanted for validation.
         test_fraction: Share of the persons wanted for test.
+        folds: Of a cross-validation, in place of the test fraction; see `split_fold`.
+        fold: Which of them.
 
     Returns:
         What `split_records` makes of persons, each with their most frequent label: shares are of
@@ -98,17 +133,28 @@ def split_persons(
         A person's records are in exactly one split. One record a person, in order, gives what
         `split_records` gives.
     """
-    chosen = split_records(
-        compute_person_labels(labels, persons),
-        generator,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-    )
+    own = compute_person_labels(labels, persons)
+    if folds is not None and fold is not None:
+        chosen = split_fold(
+            own, generator, folds=folds, fold=fold, validation_fraction=validation_fraction
+        )
+    else:
+        chosen = split_records(
+            own,
+            generator,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+        )
     parts = np.zeros(len(chosen.train) + len(chosen.validation) + len(chosen.test), np.int8)
     parts[chosen.validation] = 1
     parts[chosen.test] = 2
     train, validation, test = (np.flatnonzero(parts[persons] == part) for part in range(3))
     return SplitIndices(train, validation, test)
+
+
+def turn_coins(coins: NDArray[np.float64], *, folds: int, fold: int) -> NDArray[np.float64]:
+    """Return coins of which the fold's come first: those below 1 / folds are its test set."""
+    return (coins - fold / folds) % 1.0
 
 
 def split_by_coins(
