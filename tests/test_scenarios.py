@@ -16,6 +16,8 @@ from fedtrain.scenarios import list_scenarios, read_headline
 from simulations.progress import Silence
 from simulations.simulate import open_scenario, simulate, start
 
+# Whole scenarios, on machines that do other things, too.
+pytestmark = pytest.mark.timeout(900)
 NEEDS_DATA = {
     "heart_disease": "heart_disease",
     "mnist": "mnist",
