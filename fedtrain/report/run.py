@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from fedtrain.errors import RunDirectoryError
 
-UTILITIES: Final = ("test_accuracy", "val_accuracy", "test_auc", "test_loss", "val_loss")
+UTILITIES: Final = (
+    *("test_accuracy", "val_accuracy", "test_auc", "test_r2", "val_r2", "test_loss", "val_loss"),
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fedtrain.report.diagnosis import describe_fit, describe_gradients
 from fedtrain.report.guarantees import Guarantee, list_guarantees
 from fedtrain.report.privacy import describe_privacy, find_accountant
 from fedtrain.report.run import Run, load_run, to_finite
@@ -34,7 +35,11 @@ from fedtrain.report.tables import (
 
 __all__ = ["Run", "load_run", "render_rounds", "render_sites", "render_summary"]
 
-METRICS: Final = ("accuracy", "auc", "f1", "precision", "recall", "loss")
+METRICS: Final = (
+    *("accuracy", "balanced_accuracy", "subset_accuracy", "auc", "average_precision"),
+    *("f1", "precision", "recall", "recall_at_5", "ece", "perplexity"),
+    *("r2", "mae", "rmse", "loss"),
+)
 ROUND_KEYS: Final = (
     "train_loss",
     "val_loss",
@@ -67,8 +72,14 @@ def render_summary(run: Run) -> RenderableType:
     parts: list[RenderableType] = [make_facts(_list_facts(run))]
     if run.metrics:
         parts.append(_render_results(run))
+        parts += [Text(f"{found}\n") for found in _find_faults(run)]
     parts += [Text(describe_privacy(run)), Text()]
     return Group(*parts)
+
+
+def _find_faults(run: Run) -> list[str]:
+    """Return what the curves say of the model's fit and its gradients, each with a cure."""
+    return [found for found in (describe_fit(run), describe_gradients(run)) if found]
 
 
 def render_rounds(run: Run, limit: int | None = ROUND_LIMIT) -> RenderableType:

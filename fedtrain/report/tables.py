@@ -78,7 +78,10 @@ def make_facts(facts: Iterable[tuple[str, str]]) -> Table:
 
 def label_metric(key: str) -> str:
     """Return the name of a metric for people: `val_loss` is `validation loss`."""
-    words = {"val": "validation", "auc": "AUC", "f1": "F1"}
+    words = {"val": "validation", "auc": "AUC", "f1": "F1", "ece": "calibration error"}
+    words |= {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+    if key.endswith("recall_at_5"):
+        return f"{label_metric(key.removesuffix('_at_5'))} at 5 % false alarms"
     return " ".join(words.get(word, word) for word in key.split("_"))
 
 

@@ -72,7 +72,7 @@ def test_scenario_names_and_explains_every_key() -> None:
 def test_bounds_and_choices_are_named() -> None:
     text = render_scenario(Config(), "mine")
     assert "[number, at least 0, below 1]" in text
-    assert "One of: sgd, adam, adamw." in text
+    assert "One of: sgd, adam, adamw, rmsprop." in text
 
 
 def test_uncommented_defaults_change_nothing() -> None:
