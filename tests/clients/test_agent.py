@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clients.agent_folder import hold_lock, open_agent_folder
+from clients.agent_settings import AgentSettings
 from clients.agent_status import load_status
 from clients.control import Wish, write_wish
 from clients.outbox import Outbox
@@ -15,6 +16,7 @@ from fedtrain.membership.records import COORDINATOR, SITE_ROLE
 from fedtrain.membership.requests import create_request
 from tests.clients.agents import App, make_task, running
 from tests.clients.coordinator import Coordinator, make_site
+from tests.link.deployment import answering_with, tunnel
 from tests.membership.members import full_disk
 
 LARGE = 300_000  # numbers of a model that does not fit into a poll
@@ -39,6 +41,18 @@ def test_large_contents_cross_in_chunks(site, coordinator):
         assert agent.status.bytes_down >= 4 * LARGE
         assert agent.status.bytes_up >= 4 * LARGE
     assert not list(agent.folder.incoming.iterdir())
+
+
+def test_agent_works_through_a_proxy(
+    site, coordinator, deployment, monkeypatch
+):
+    monkeypatch.delenv("no_proxy", raising=False)
+    seen = []
+    with answering_with(lambda raw: tunnel(raw, seen)) as proxy:
+        with running(site, settings=AgentSettings(proxy=proxy)):
+            reply = coordinator.get_reply(coordinator.ask(make_task(LARGE)))
+        assert reply.arrays["arrays"]["model"].shape == (LARGE,)
+    assert set(seen) == {f"CONNECT {deployment.address} HTTP/1.1".encode()}
 
 
 def test_connection_that_is_cut_in_a_download_goes_on_where_it_was(site, coordinator):

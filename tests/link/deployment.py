@@ -1,5 +1,6 @@
 """A federation's folders, made by the membership's own functions, and its coordinator's server."""
 
+import select
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -111,3 +112,25 @@ def answering_with(answer):
         finally:
             is_over.set()
             thread.join()
+
+
+def read_head(raw):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += raw.recv(1)
+    return head
+
+
+def tunnel(raw, seen):
+    """Do what a proxy does that allows CONNECT."""
+    seen.append(read_head(raw).split(b"\r\n")[0])
+    host, _, port = seen[-1].split(b" ")[1].partition(b":")
+    with socket.create_connection((host.decode(), int(port))) as other:
+        raw.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        while True:
+            ready, _, _ = select.select([raw, other], [], [], 10)
+            for one in ready:
+                data = one.recv(65536)
+                if not data:
+                    return
+                (other if one is raw else raw).sendall(data)

@@ -1,36 +1,11 @@
 """Through a proxy, and what an address answers to TLS before 1.3."""
 
-import select
-import socket
-
 import pytest
 
 from fedtrain.link.faults import TransportError, UnavailableError
 from fedtrain.link.handshake import connect, offer_old_tls
 from fedtrain.link.tls import open_channel
-from tests.link.deployment import answering_with, greet, serving
-
-
-def read_head(raw):
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += raw.recv(1)
-    return head
-
-
-def tunnel(raw, seen):
-    """Do what a proxy does that allows CONNECT."""
-    seen.append(read_head(raw).split(b"\r\n")[0])
-    host, _, port = seen[-1].split(b" ")[1].partition(b":")
-    with socket.create_connection((host.decode(), int(port))) as other:
-        raw.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        while True:
-            ready, _, _ = select.select([raw, other], [], [], 10)
-            for one in ready:
-                data = one.recv(65536)
-                if not data:
-                    return
-                (other if one is raw else raw).sendall(data)
+from tests.link.deployment import answering_with, greet, read_head, serving, tunnel
 
 
 def test_channel_goes_through_a_proxy(deployment, monkeypatch):
