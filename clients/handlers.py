@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedtrain.aggregation import compute_model_digest
 from fedtrain.attackers import choose_attackers, corrupt_records, corrupt_update
 from fedtrain.config import AttackersSection, to_canonical
+from fedtrain.data.schema_faults import MissingColumnError, SchemaFault
 from fedtrain.data.shards import Split
 from fedtrain.errors import SiteError
 from fedtrain.ledger.faults import BudgetError
@@ -64,6 +65,14 @@ log = logging.getLogger("fedtrain.clients")
 def describe(message: Message, context: Context) -> Message:
     """Answer a `query.describe`: name, public constants, and sums for the preparation."""
     site = identify_site(message, context)
+    try:
+        return _describe(message, site)
+    except SchemaFault as error:  # said before anything is trained, with the site's name
+        who = f"partition-id {site.index}" if site.custody is None else repr(site.custody.name)
+        raise MissingColumnError(f"site {who}: {error}") from error
+
+
+def _describe(message: Message, site: Site) -> Message:
     description: dict[str, str | int] = {SITE_NAME: site.name, SITE_INDEX: site.index}
     refusal = _find_refusal(site)
     if refusal:

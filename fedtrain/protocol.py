@@ -5,6 +5,7 @@ A message holds records by name. Both ends import these names, so that neither i
 
 from typing import Final
 
+from fedtrain.data.schema_faults import SchemaFault
 from fedtrain.errors import (
     ConfigError,
     DataError,
@@ -85,6 +86,8 @@ SECAGG_REFUSED: Final = 106
 # The site's own refusals: the text is the rule's name or the budget's reason, never a number.
 POLICY_REFUSED: Final = 107
 BUDGET_REFUSED: Final = 108
+# The site's data lacks a column of the config, or has one more: the text names it.
+SCHEMA_REFUSED: Final = 109
 INTERNAL_ERROR: Final = (199, "internal: the site failed; its own log has the details")
 # What the coordinator writes in the name of a site that has not spoken: it may have released all
 # the same.
@@ -99,6 +102,8 @@ def describe_publicly(error: Exception) -> tuple[int, str]:
     if isinstance(error, RefusalError):
         suspect = "" if error.suspect is None else f" {error.suspect}"
         return SECAGG_REFUSED, f"{error.reason}{suspect}"
+    if isinstance(error, SchemaFault):  # names columns, never a value
+        return SCHEMA_REFUSED, f"schema: {error}"
     if isinstance(error, PolicyError):
         return POLICY_REFUSED, f"policy: {error.rule}"
     if isinstance(error, BudgetError):

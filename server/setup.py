@@ -15,6 +15,7 @@ from torch import nn
 from fedtrain.config import Config, compute_digest, to_canonical, to_tree
 from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.public import PublicConstants
+from fedtrain.data.schema import verify_schemas
 from fedtrain.data.statistics import Statistics
 from fedtrain.errors import RunFailedError
 from fedtrain.models.start import build_start_model
@@ -135,7 +136,7 @@ def set_up(
     willing = [pair for pair in descriptions if not pair[0].refusal]
     if not willing:
         raise RunFailedError(f"no site takes part; the first says {descriptions[0][0].refusal!r}")
-    public = PublicConstants.from_json(json.loads(str(willing[0][1][PUBLIC_TEXT])))
+    public = _compare_schemas(willing)
     members = tuple(replace(member, index=i) for i, (member, _) in enumerate(descriptions))
     if draws.simulated or roster is None:
         roster = _make_roster(config, members)
@@ -214,6 +215,21 @@ def _read_descriptions(replies: Iterable[Message]) -> Iterable[tuple[Member, Con
         if refusal:
             log.warning("site_refused site=%s reason=%s", name, refusal)
         yield Member(node_id, int(str(record[SITE_INDEX])), name, refusal), record
+
+
+def _compare_schemas(descriptions: Sequence[tuple[Member, ConfigRecord]]) -> PublicConstants:
+    """Return what the first site says of its data without a record; refuse what differs.
+
+    Raises:
+        DataError: A site's data is of another form; the message names site and column.
+    """
+    public, sums = {}, {}
+    for member, record in descriptions:
+        public[member.name] = PublicConstants.from_json(json.loads(str(record[PUBLIC_TEXT])))
+        for one in _read_statistics([(member, record)]):
+            sums[member.name] = one
+    verify_schemas(public, sums)
+    return public[descriptions[0][0].name]
 
 
 def _read_statistics(descriptions: Iterable[tuple[Member, ConfigRecord]]) -> Iterable[Statistics]:

@@ -5,6 +5,7 @@ from typing import Literal
 from fedtrain.config import Config
 from fedtrain.data.frames import suggest_name
 from fedtrain.data.public import ARRAY_NAME, PublicConstants
+from fedtrain.data.schema_faults import UnknownColumnError
 from fedtrain.errors import ConfigError
 
 PreparationKind = Literal["standardise", "bounds", "none"]
@@ -90,7 +91,7 @@ def _verify_columns(config: Config, public: PublicConstants) -> None:
             cure = f"data.bounds.{name} = [0, 120]"
             if name in data.categorical:
                 cure = f'data.categories.{name} = ["a", "b"]'
-            raise ConfigError(
+            raise UnknownColumnError(
                 f"column {name!r} has no public bounds or categories; set e.g. {cure}"
             )
 
@@ -126,7 +127,7 @@ def _verify_names(config: Config, public: PublicConstants) -> None:
     for key in ("bounds", "categories", "categorical", "zero_is_missing"):
         for name in getattr(data, key):
             if name not in known:
-                raise ConfigError(
+                raise UnknownColumnError(
                     f"data.{key} names {name!r}, which is no feature column;"
                     f" {suggest_name(name, known)}"
                 )

@@ -31,6 +31,7 @@ from fedtrain.data.persons import digest_persons
 from fedtrain.data.public import PublicConstants, apply_config
 from fedtrain.data.records import Records
 from fedtrain.data.requirements import resolve_preparation_kind, verify_preparation
+from fedtrain.data.schema_faults import MissingColumnError
 from fedtrain.data.series import build_windows
 from fedtrain.data.targets import has_targets, label_alike, name_outputs, read_targets
 from fedtrain.errors import ConfigError, DataError
@@ -201,7 +202,9 @@ def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tupl
         if name == label:
             raise ConfigError(f"data.columns holds the label column {name!r}; remove it")
         if name not in rest:
-            raise DataError(f"data.columns names no column {name!r}; {suggest_name(name, rest)}")
+            raise MissingColumnError(
+                f"data.columns names no column {name!r}; {suggest_name(name, rest)}"
+            )
     if not rest:
         raise DataError(f"there is no column but the label {label!r}; add feature columns")
     return data.columns or tuple(rest)
@@ -210,7 +213,7 @@ def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tupl
 def _verify_column(name: str, frame: pl.DataFrame, what: str) -> None:
     known = [column for column in frame.columns if column != _SITE]
     if name not in known:
-        raise DataError(f"{what} {name!r} does not exist; {suggest_name(name, known)}")
+        raise MissingColumnError(f"{what} {name!r} does not exist; {suggest_name(name, known)}")
 
 
 def _build_records(

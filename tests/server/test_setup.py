@@ -1,6 +1,7 @@
 import pytest
 
-from fedtrain.config import build_config
+from clients.custody import create_custody
+from fedtrain.config import build_config, parse_config
 from fedtrain.errors import RunFailedError
 from fedtrain.resolution import resolve
 from server.setup import set_up
@@ -40,6 +41,21 @@ class TwinGrid(InProcessGrid):
         return super()._make_node_config(node_id) | {"partition-id": 1}
 
 
+class FilesGrid(InProcessGrid):
+    """Every site has a folder and a file of its own, as a deployed one has."""
+
+    def __init__(self, path, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._path = path
+
+    def _make_node_config(self, node_id):
+        name = "abc"[super()._make_node_config(node_id)["partition-id"]]
+        folder = self._path / "sites" / name
+        if not folder.exists():
+            create_custody(folder, name)
+        return {"site-dir": str(folder), "data-path": str(self._path / f"{name}.csv")}
+
+
 def test_setup_orders_members_by_site_index():
     with InProcessGrid(CLIENT_APP, sites=3) as grid:
         setting = set_up(grid, make_config(3))
@@ -75,3 +91,19 @@ def test_setup_refuses_two_nodes_for_one_site():
         pytest.raises(RunFailedError, match="2 nodes say that they are site"),
     ):
         set_up(grid, make_config(2))
+
+
+def test_setup_names_the_site_and_the_column_that_its_data_lacks(tmp_path):
+    for site, header in (("a", "age,ill"), ("b", "years,ill"), ("c", "age,ill")):
+        (tmp_path / f"{site}.csv").write_text(f"{header}\n" + "40,0\n50,1\n" * 10)
+    config = parse_config(
+        '[data]\nsource = "csv"\nlabel = "ill"\nclasses = ["0", "1"]\nbounds = {age = [0, 120]}\n'
+        '[partition]\nscheme = "natural"\nsites = 3\n'
+        '[training]\nsampling = "poisson"\nsample_rate = 0.1\nlocal_steps = 1\n'
+        'expected_batch_size = 2\n[privacy]\nunit = "record"\nnoise_multiplier = 2.0\n'
+    )
+    with (
+        FilesGrid(tmp_path, CLIENT_APP, sites=3) as grid,
+        pytest.raises(RunFailedError, match=r"schema: site 'b': data.bounds names 'age'"),
+    ):
+        set_up(grid, resolve(config), run_id="one")
