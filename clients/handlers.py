@@ -11,8 +11,9 @@ from fedtrain.aggregation import compute_model_digest
 from fedtrain.attackers import choose_attackers, corrupt_records, corrupt_update
 from fedtrain.config import AttackersSection, to_canonical
 from fedtrain.data.schema_faults import MissingColumnError, SchemaFault
-from fedtrain.data.shards import Split
+from fedtrain.data.shards import Split, take_group
 from fedtrain.errors import SiteError
+from fedtrain.evaluation_parts import GROUP, OWN, list_groups, list_parts
 from fedtrain.ledger.faults import BudgetError
 from fedtrain.ledger.site_ledger import Released, SiteLedger
 from fedtrain.params import Vector, compute_vector_digest
@@ -25,6 +26,7 @@ from fedtrain.protocol import (
     LOCAL_STEPS,
     METRICS,
     PARAMETERS,
+    PART_SUMS,
     PREPARATION_TEXT,
     PUBLIC_TEXT,
     REFUSAL,
@@ -45,7 +47,7 @@ from fedtrain.training.measures import Sums
 
 from .custody import pack_update, unpack_update
 from .flower import read_parameters, read_start, to_array_record
-from .own_part import begin_round, end_round, merge_local_layers
+from .own_part import begin_round, end_round, load_own_model, merge_local_layers
 from .site import (
     Site,
     check_index,
@@ -135,8 +137,11 @@ def evaluate(message: Message, context: Context) -> Message:
     """Answer an `evaluate`: metric sums of the global model on validation and test records."""
     site = open_site(message, context)
     _refuse_if_hidden(site)
-    validation, test = compute_sums(site, read_config(message), read_parameters(message))
+    record, vector = read_config(message), read_parameters(message)
+    validation, test = compute_sums(site, record, vector)
     sums = {VALIDATION_SUMS: _flatten(validation), TEST_SUMS: _flatten(test)}
+    parts = compute_parts(site, record, vector)
+    sums |= {f"{PART_SUMS}{name}": _flatten(part) for name, part in parts.items()}
     content = RecordDict({ARRAYS: to_array_record(sums), METRICS: MetricRecord({WEIGHT: 1})})
     return Message(content, reply_to=message)
 
@@ -273,6 +278,38 @@ def compute_sums(
     vector = merge_local_layers(site, vector, before=before)
     validation = _evaluate_split(trainer, vector, shard.validation, histograms=False)
     return validation, _evaluate_split(trainer, vector, shard.test, histograms=True)
+
+
+def compute_parts(site: Site, record: ConfigRecord, vector: Vector) -> dict[str, Sums | None]:
+    """Return a site's metric sums of what is summed up beside validation and test.
+
+    Args:
+        site: The site.
+        record: The message's config record.
+        vector: Global model, `(d,)`.
+
+    Returns:
+        By the names of `list_parts`; None where there is nothing to sum up.
+
+    Raises:
+        PeerError: A model's outputs are not finite.
+    """
+    names = list_parts(site.config)
+    if not names:
+        return {}
+    preparation, trainer = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
+    shard = site.runtime.load(site.index, preparation)
+    round_ = int(read_number(record, SERVER_ROUND))
+    vector = merge_local_layers(site, vector, before=round_ + 1)
+    parts: dict[str, Sums | None] = dict.fromkeys(names)
+    if OWN in parts:
+        own = load_own_model(site, vector, round=round_, records=shard.train)
+        if own is not None:
+            parts[OWN] = _evaluate_split(trainer, own, shard.test, histograms=False)
+    for code, name in enumerate(list_groups(site.config)):
+        chosen = take_group(shard.test, code)
+        parts[f"{GROUP}{name}"] = _evaluate_split(trainer, vector, chosen, histograms=False)
+    return parts
 
 
 def keeps_ledger(site: Site) -> bool:

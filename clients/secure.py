@@ -7,6 +7,7 @@ metric does not leave the site.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,13 @@ from fedtrain.secagg.messages import (
     SignatureList,
     SurvivorSet,
 )
+from fedtrain.training.group_metrics import describe_parts
 from fedtrain.training.measures import Sums, build_measure
 from fedtrain.training_vector import TrainingVector
 
 from .attempts import Attempt, begin_attempt, find_attempt
 from .flower import read_parameters, read_start, to_array_record
-from .handlers import check_budget, compute_sums, produce_update
+from .handlers import check_budget, compute_parts, compute_sums, produce_update
 from .site import Site, open_site, read_clip, read_config, read_number, read_text
 from .statistics import compute_statistics_words, read_plan
 
@@ -182,19 +184,30 @@ def _compute_words(
     if purpose == STATISTICS:
         return Encoded(compute_statistics_words(site, record, cohort, rounding=generator))
     validation, test = compute_sums(site, record, vector)
-    _note_results(site, record, test, folder=str(context.node_config.get("results-dir", "")))
+    parts = compute_parts(site, record, vector)
+    folder = str(context.node_config.get("results-dir", ""))
+    _note_results(site, record, test, parts=parts, folder=folder)
     preparation, _ = site.runtime.prepare(read_text(record, PREPARATION_TEXT))
     classes = len(preparation.label_names)
     encoding = build_evaluation_encoding(site.config, classes=classes, cohort=cohort)
-    return Encoded(encode_evaluation(encoding, validation, test, generator=generator))
+    words = encode_evaluation(encoding, validation, test, generator=generator, parts=parts)
+    return Encoded(words)
 
 
-def _note_results(site: Site, record: ConfigRecord, test: Sums | None, *, folder: str) -> None:
+def _note_results(
+    site: Site,
+    record: ConfigRecord,
+    test: Sums | None,
+    *,
+    parts: Mapping[str, Sums | None],
+    folder: str,
+) -> None:
     """Write the site's own metrics down where the site wants them: they are not sent."""
     if not folder or test is None:
         return
     found = build_measure(site.config, classes=0).describe(test)
     metrics = {f"test_{name}": value for name, value in found.items()}
+    metrics |= describe_parts(parts)
     line = {"site": site.name, "round": int(read_number(record, SERVER_ROUND))} | metrics
     path = Path(folder) / f"{site.index:06d}.json"
     partial = path.with_suffix(".partial")

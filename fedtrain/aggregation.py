@@ -8,12 +8,14 @@ Shapes: C classes, m elements of the encoded vector.
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedtrain.config import Config, to_canonical
+from fedtrain.evaluation_parts import list_parts
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.encoding import Block, VectorEncoding
@@ -90,7 +92,7 @@ def build_evaluation_encoding(config: Config, *, classes: int, cohort: int) -> V
     most = (2**section.ring_bits - 1) // cohort
     blocks = []
     measure = build_measure(config, classes=classes)
-    for name, histograms in _SPLITS:
+    for name, histograms in (*_SPLITS, *((part, False) for part in list_parts(config))):
         counts = measure.count_numbers(histograms=histograms) - measure.reals
         blocks.append(Block(f"{name} loss", measure.reals, MAX_LOSS * section.max_weight))
         blocks.append(Block(f"{name} counts", counts, most, "count"))
@@ -103,8 +105,16 @@ def encode_evaluation(
     test: Sums | None,
     *,
     generator: SecureGenerator,
+    parts: Mapping[str, Sums | None] | None = None,
 ) -> Words:
     """Encode one site's metric sums; a site without records of a split adds nothing.
+
+    Args:
+        encoding: The layout.
+        validation: Of the validation records.
+        test: Of the test records.
+        generator: Source of the rounding.
+        parts: By the names of `list_parts`.
 
     Returns:
         `(m,)` words.
@@ -112,14 +122,14 @@ def encode_evaluation(
     Raises:
         UpdateRangeError: A loss is beyond its bound.
     """
-    parts: dict[str, NDArray[np.float64]] = {}
+    blocks: dict[str, NDArray[np.float64]] = {}
     sizes = {block.name: block.size for block in encoding.blocks}
-    for (name, _), sums in zip(_SPLITS, (validation, test), strict=True):
+    for name, sums in {"validation": validation, "test": test, **(parts or {})}.items():
         reals = sizes[f"{name} loss"]
         length = reals + sizes[f"{name} counts"]
         flat = np.zeros(length) if sums is None else np.array(sums.to_flat())
-        parts[f"{name} loss"], parts[f"{name} counts"] = flat[:reals], flat[reals:]
-    return encoding.encode(parts, generator=generator)
+        blocks[f"{name} loss"], blocks[f"{name} counts"] = flat[:reals], flat[reals:]
+    return encoding.encode(blocks, generator=generator)
 
 
 def decode_evaluation(
@@ -129,10 +139,18 @@ def decode_evaluation(
 
     An empty array stands for a split that no site has records of.
     """
-    parts = encoding.decode_sum(total, survivors)
-    result = []
-    for name, _ in _SPLITS:
-        counts = parts[f"{name} counts"]
-        flat = np.concatenate([parts[f"{name} loss"], counts])
-        result.append(flat if counts.any() else np.empty(0))
-    return result[0], result[1]
+    parts = decode_parts(encoding, total, survivors=survivors)
+    return parts["validation"], parts["test"]
+
+
+def decode_parts(
+    encoding: VectorEncoding, total: Words, *, survivors: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the flat metric sums of every split and part over the survivors; see above."""
+    blocks = encoding.decode_sum(total, survivors)
+    result = {}
+    for name in (block.name.removesuffix(" loss") for block in encoding.blocks[::2]):
+        counts = blocks[f"{name} counts"]
+        flat = np.concatenate([blocks[f"{name} loss"], counts])
+        result[name] = flat if counts.any() else np.empty(0)
+    return result

@@ -31,6 +31,7 @@ CONTROL: Final = "control"
 # In ARRAYS of an evaluate reply: flat metric sums, float64; empty where there are no records.
 VALIDATION_SUMS: Final = "validation-sums"
 TEST_SUMS: Final = "test-sums"
+PART_SUMS: Final = "sums:"  # and the name of a part, see fedtrain.evaluation_parts
 
 # In CONFIG, from the coordinator.
 CONFIG_TEXT: Final = "config-text"

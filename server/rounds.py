@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
+from fedtrain.evaluation_parts import list_parts
 from fedtrain.local_layers import find_local_layers, restore_local_layers
 from fedtrain.params import ModelState, Vector, compute_vector_digest
 from fedtrain.plan import (
@@ -432,13 +433,15 @@ class Rounds:
                 round_, to_array_record(vector), config, CohortGrid(self._grid, nodes)
             )
             ordered = sorted(messages, key=lambda m: self._order[m.metadata.dst_node_id])
-            measure = self._measure
+            measure, parts = self._measure, list_parts(self._config)
             if self._secure is None:
                 replies = exchange(self._grid, ordered, timeout=section.round_timeout)
-                result = collect_evaluation(replies, names=self._names, measure=measure)
+                result = collect_evaluation(
+                    replies, names=self._names, measure=measure, parts=parts
+                )
             else:
                 sums = self._secure.send_and_receive(ordered, timeout=section.round_timeout)
-                result = collect_evaluation(sums, names=None, measure=measure)
+                result = collect_evaluation(sums, names=None, measure=measure, parts=parts)
                 result.bytes_up = self._secure.get_last().bytes_up
         if self._central_test is not None:
             if self._trainer is None:

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from fedtrain.aggregation import (
     build_evaluation_encoding,
     compute_model_digest,
-    decode_evaluation,
+    decode_parts,
     name_run,
 )
 from fedtrain.config import Config, to_canonical
@@ -32,6 +32,7 @@ from fedtrain.protocol import (
     LOCAL_STEPS,
     METRICS,
     PARAMETERS,
+    PART_SUMS,
     PREPARATION_TEXT,
     PROXIMAL_MU,
     RATE_FACTOR,
@@ -184,8 +185,9 @@ class SecureGrid(CohortGrid):
     def _decode_evaluation(self, encoding: VectorEncoding, total: Words) -> RecordDict:
         """Return the content of the one reply, as the evaluation reads it."""
         survivors = len(self.get_last().survivors)
-        validation, test = decode_evaluation(encoding, total, survivors=survivors)
-        sums = {VALIDATION_SUMS: validation, TEST_SUMS: test}
+        parts = decode_parts(encoding, total, survivors=survivors)
+        sums = {VALIDATION_SUMS: parts.pop("validation"), TEST_SUMS: parts.pop("test")}
+        sums |= {f"{PART_SUMS}{name}": flat for name, flat in parts.items()}
         return RecordDict({ARRAYS: hold(sums), METRICS: MetricRecord({WEIGHT: 1})})
 
     def _run_protocol(

@@ -20,6 +20,7 @@ from simulations.simulate import open_scenario, simulate, start
 pytestmark = pytest.mark.timeout(900)
 NEEDS_DATA = {
     "heart_disease": "heart_disease",
+    "heart_disease_groups": "heart_disease",
     "mnist": "mnist",
     "mnist_private": "mnist",
     "mnist_clients": "mnist",

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 LINE_FILES: Final = ("metrics.jsonl", "ledger.jsonl", "transcript.jsonl")
 _TEXTS: Final = ("void", "control")
+_PARTS: Final = ("own_", "group_", "group:")  # see fedtrain.evaluation_parts
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _WHOLE: Final = ("round", "cohort", "survivors", "threshold", "bytes_up", "bytes_down")
 _METRICS: Final = frozenset(
@@ -270,7 +271,7 @@ def _is_lower(record: dict[str, Any]) -> bool:
 
 
 def _check_values(line: dict[str, Any], where: str) -> None:
-    unknown = sorted(set(line) - _METRICS)
+    unknown = sorted(key for key in set(line) - _METRICS if not key.startswith(_PARTS))
     if unknown:
         raise AuditError(f"{where}: unknown key {unknown[0]!r}")
     for key in ("round", "cohort", "survivors"):

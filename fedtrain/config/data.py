@@ -59,6 +59,13 @@ class DataSection(Section):
             " has an array 'person' instead."
         ),
     )
+    group_column: str | None = Field(
+        None,
+        description=(
+            "Column by whose data.categories test metrics are also told apart: worst group, gap to"
+            " equalised odds. It may be a feature too. Default: no groups."
+        ),
+    )
     columns: tuple[str, ...] | None = Field(
         None,
         description="Feature columns, in order; default: all but label, site and person.",

@@ -10,6 +10,7 @@ from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.continual import ContinualSection, verify_continual
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
+from fedtrain.config.groups import verify_groups
 from fedtrain.config.learning import check_learning
 from fedtrain.config.model import ModelSection
 from fedtrain.config.personalisation import PersonalisationSection, verify_personalisation
@@ -56,6 +57,7 @@ class Config(Section):
         if self.federation.strategy in ("SCAFFOLD", "FedNova"):
             verify_corrected(self)
         verify_personalisation(self)
+        verify_groups(self)
         verify_continual(self)
         return self
 

@@ -62,11 +62,14 @@ class Split:
         persons: int64 `(n,)`, the person of each record: 0..p-1 in order of first appearance in
             this split, every number in use. None where the source does not tell persons, which
             `privacy.unit = "person"` refuses when data is opened.
+        groups: int32 `(n,)`, the group of each record by its place in `data.categories`, -1 where
+            it has none of them; None without `data.group_column`.
     """
 
     features: NDArray[Any]
     labels: NDArray[Any]
     persons: NDArray[np.int64] | None = None
+    groups: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -211,7 +214,12 @@ class Shards:
             return cached
         rows, features, labels, ends = self._arrange(site, preparation)
         splits = [
-            Split(features[start:end], labels[start:end], self._number_persons(rows[start:end]))
+            Split(
+                features[start:end],
+                labels[start:end],
+                self._number_persons(rows[start:end]),
+                self._find_groups(rows[start:end]),
+            )
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
         ]
         if self._config.data.task == "anomaly":
@@ -337,6 +345,18 @@ class Shards:
         persons = self._records.persons
         return None if persons is None else number_persons(persons[indices])
 
+    def _find_groups(self, indices: NDArray[np.int64]) -> NDArray[np.int32] | None:
+        name, features = self._config.data.group_column, self._records.features
+        if name is None:
+            return None
+        column = features.columns.get(name) if isinstance(features, Table) else None
+        if not isinstance(column, Category):
+            raise ConfigError(
+                f"data.group_column = {name!r} is no feature column of categories here; it can be"
+                " neither label, site nor person"
+            )
+        return column.take(indices).recode(self._config.data.categories[name])
+
     def _take(self, indices: NDArray[np.int64]) -> Features:
         features = self._records.features
         columns = self.public.columns
@@ -370,6 +390,14 @@ class _ShardCache:
         while self._size > self._capacity and len(self._shards) > 1:
             _, (_, forgotten) = self._shards.popitem(last=False)
             self._size -= forgotten
+
+
+def take_group(split: Split, group: int) -> Split:
+    """Return the records of one group, for evaluation: without their persons."""
+    if split.groups is None:
+        raise ValueError("records have groups where data.group_column is set")
+    kept = np.flatnonzero(split.groups == group)
+    return Split(split.features[kept], split.labels[kept])
 
 
 def _keep_usual(split: Split) -> Split:

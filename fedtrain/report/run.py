@@ -204,7 +204,8 @@ def _load_sites(path: Path) -> list[dict[str, Any]]:
         tree = _load_json(file, {})
         if "site" not in tree or "round" not in tree:
             raise RunDirectoryError(f"{file}: damaged (no site or round)")
-        metrics = {key: value for key, value in tree.items() if key.startswith("test_")}
+        kept = ("test_", "own_", "group")
+        metrics = {key: value for key, value in tree.items() if key.startswith(kept)}
         own[str(tree["site"])] = {"test_round": tree["round"]} | metrics
     merged = [site | own.pop(str(site.get("site")), {}) for site in known]
     return merged + [{"site": name} | metrics for name, metrics in own.items()]

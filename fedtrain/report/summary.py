@@ -136,8 +136,20 @@ def render_sites(run: Run, limit: int | None = SITE_LIMIT) -> RenderableType:
         title = f"By site, the {limit} of {len(run.sites)} with {order}"
     ages = {site["test_round"] for site in run.sites if "test_round" in site}
     rows = [_format_site(site, aged=len(ages) > 1) for site in sites]
+    if any("own_accuracy" in site for site in sites):
+        title += ": global model, and the site's own"
     epsilon = _head_spent(list_guarantees(run.config)[:2] or [Guarantee("", "none", "")])[0]
-    headers = ("site", "rounds", "test accuracy", "test AUC", "test loss", "tested", epsilon)
+    headers = (
+        "site",
+        "rounds",
+        "test accuracy",
+        "test AUC",
+        "test loss",
+        "own accuracy",
+        "own loss",
+        "tested",
+        epsilon,
+    )
     return make_table(headers, rows, title=title + own)
 
 
@@ -271,8 +283,16 @@ def _render_results(run: Run) -> RenderableType:
         last, at_best = run.get_last(key), run.get_at(key, best)
         if last is not None:
             rows.append((label_metric(key), format_number(last), format_number(at_best)))
+    rows += _list_parts(run)
     header = "best round" if best is None else f"round {best}, best by validation loss"
     return make_table(("metric", "last", header), rows)
+
+
+def _list_parts(run: Run) -> list[tuple[str, str, str]]:
+    """Return the metrics of sites' own models and of groups of records, of the last evaluation."""
+    names = [key for line in run.metrics for key in line if key.startswith(("own_", "group"))]
+    shown = [key for key in dict.fromkeys(names) if not key.endswith(("precision", "recall"))]
+    return [(label_metric(key), format_number(run.get_last(key)), NOTHING) for key in shown]
 
 
 def _head_spent(guarantees: Sequence[Guarantee]) -> list[str]:
@@ -318,7 +338,7 @@ def _format_cohort(line: dict[str, Any]) -> str:
 
 
 def _format_site(site: dict[str, Any], *, aged: bool) -> list[str]:
-    keys = ("test_accuracy", "test_auc", "test_loss")
+    keys = ("test_accuracy", "test_auc", "test_loss", "own_accuracy", "own_loss")
     return [
         str(site.get("site", NOTHING)),
         str(site.get("rounds", NOTHING)),

@@ -34,6 +34,13 @@ TLS 1.3 of the same bytes, in turn. Then rounds of a run with secure aggregation
 """
 
 
+ROBUSTNESS: Final = """\
+Run short federations in which two of eleven sites attack (flipped labels, flipped or scaled
+updates) against the average with secure aggregation, with a tight bound on updates, and against
+the median, the trimmed mean, Krum and Bulyan without it. 24 runs, a minute or two.
+"""
+
+
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add `bench`."""
     parser = subparsers.add_parser(
@@ -67,6 +74,7 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _register_secagg(kinds)
     _register_dp(kinds)
     _register_link(kinds)
+    _register_robustness(kinds)
 
 
 def _register_secagg(kinds: "argparse._SubParsersAction[Any]") -> None:
@@ -138,6 +146,17 @@ def _register_link(kinds: "argparse._SubParsersAction[Any]") -> None:
     )
     link.add_argument("--json", action="store_true", help="print one JSON object")
     link.set_defaults(run=_run_link)
+
+
+def _register_robustness(kinds: "argparse._SubParsersAction[Any]") -> None:
+    robustness = kinds.add_parser(
+        "robustness", help="rules of aggregation against sites that attack", description=ROBUSTNESS
+    )
+    robustness.add_argument(
+        "--rounds", type=_positive, metavar="N", help="of each run (default: 15)"
+    )
+    robustness.add_argument("--json", action="store_true", help="print one JSON object")
+    robustness.set_defaults(run=_run_robustness)
 
 
 def _run_simulate(args: argparse.Namespace) -> int:
@@ -233,6 +252,28 @@ def _run_link(args: argparse.Namespace) -> int:
     console.print(LEGEND)
     if found.secure:
         console.print(describe_secure(found))
+    return 0
+
+
+def _run_robustness(args: argparse.Namespace) -> int:
+    from fedtrain.report.tables import make_console
+
+    from .robustness import ATTACKS, DEFENCES, ROUNDS, measure_robustness
+    from .robustness_table import LEGEND, render_robustness, to_json_robustness
+
+    found, cases = [], len(ATTACKS) * len(DEFENCES)
+    for one in measure_robustness(args.rounds or ROUNDS):
+        found.append(one)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{len(found)}/{cases}  {one.defence}, {one.attack}\033[K")
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    if args.json:
+        sys.stdout.write(json.dumps(to_json_robustness(found), allow_nan=False) + "\n")
+        return 0
+    console = make_console(sys.stdout)
+    console.print(render_robustness(found))
+    console.print(LEGEND)
     return 0
 
 

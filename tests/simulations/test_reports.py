@@ -7,7 +7,7 @@ from fedtrain.report.verify import verify_run
 from fedtrain.scenarios import list_scenarios
 from fedtrain.seal import seal_run
 
-NEEDS_DATA = {"heart_disease": "heart_disease"} | dict.fromkeys(
+NEEDS_DATA = dict.fromkeys(("heart_disease", "heart_disease_groups"), "heart_disease") | dict.fromkeys(
     ("mnist", "mnist_clients", "mnist_private", "mnist_shards", "mnist_shards_scaffold"), "mnist"
 )
 
