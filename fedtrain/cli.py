@@ -31,7 +31,16 @@ SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy", "vocabulary"),
     "Run": ("simulate", "bench"),
     "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
-    "Use a model": ("evaluate", "predict", "explain", "export", "serve", "drift"),
+    "Use a model": (
+        "evaluate",
+        "predict",
+        "explain",
+        "export",
+        "serve",
+        "drift",
+        "forgetting",
+        "importance",
+    ),
     "Deploy": ("federation", "server", "client", "demo"),
     "At a site": ("ledger",),
 }

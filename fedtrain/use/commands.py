@@ -1,4 +1,4 @@
-"""The commands that use a model: `evaluate`, `predict`, `explain`, `export` and `serve`."""
+"""The commands that use a model, and those of a run that goes on from another."""
 
 import argparse
 import json
@@ -47,6 +47,25 @@ and the names of the classes, are in it as JSON: ONNX metadata "fedtrain", Torch
 "fedtrain", safetensors metadata "fedtrain". It is put in place only after its outputs on random and
 extreme records were those of the original. ONNX needs: pip install 'fedtrain[onnx]'
 """
+FORGETTING_EPILOG: Final = f"""\
+Example:
+  fedtrain simulate later.toml --set model.start_from=runs/first --out runs/later
+  fedtrain forgetting runs/later                      on the test records of runs/first
+  fedtrain forgetting runs/later --data earlier.npz
+
+A run forgets less with [continual] pull, which holds every parameter near the start, or with
+earlier records among its own (replay).
+{OUTSIDE}"""
+IMPORTANCE_EPILOG: Final = """\
+Example:
+  fedtrain importance runs/first --data earlier.npz --out start.safetensors
+  fedtrain simulate later.toml --set model.start_from=start.safetensors \\
+    --set continual.pull=0.1 --set continual.importance=file
+
+The diagonal of the Fisher information, as elastic weight consolidation needs it; labels are not
+looked at. It is computed from these records and no guarantee covers it: take public ones, or those
+of a site that may give such figures away.
+"""
 SERVE_EPILOG: Final = f"""\
 Example:
   fedtrain serve runs/heart_disease
@@ -61,12 +80,14 @@ Needs: pip install 'fedtrain[serve]'
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    """Add `evaluate`, `predict`, `explain`, `export` and `serve`."""
+    """Add `evaluate`, `predict`, `explain`, `export`, `serve`, `forgetting` and `importance`."""
     _register_evaluate(subparsers)
     _register_predict(subparsers)
     _register_explain(subparsers)
     _register_export(subparsers)
     _register_serve(subparsers)
+    _register_forgetting(subparsers)
+    _register_importance(subparsers)
 
 
 def _register_evaluate(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -145,6 +166,36 @@ def _register_serve(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
     parser.set_defaults(run=_run_serve)
+
+
+def _register_forgetting(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "measure what a run forgot of its start model"
+    parser = _add(subparsers, "forgetting", summary, FORGETTING_EPILOG)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="earlier records with labels (default: the test records of the run it started from)",
+    )
+    _add_label(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object (default: table)"
+    )
+    parser.set_defaults(run=_run_forgetting)
+
+
+def _register_importance(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    summary = "write a start file that says which parameters matter"
+    parser = _add(subparsers, "importance", summary, IMPORTANCE_EPILOG)
+    _add_data(parser, "earlier records: a table, or an .npz file with x")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.safetensors",
+        help="the model with its importances; an older file is replaced",
+    )
+    parser.set_defaults(run=_run_importance)
 
 
 def _add(
@@ -244,6 +295,22 @@ def _run_serve(args: argparse.Namespace) -> int:
         sys.stderr.write(f"{args.host}: open to whoever reaches it, without login or TLS\n")
     sys.stderr.write(f"http://{args.host}:{args.port}/predict; ends with Ctrl-C\n")
     uvicorn.run(server, host=args.host, port=args.port, log_level="warning", access_log=False)
+    return 0
+
+
+def _run_forgetting(args: argparse.Namespace) -> int:
+    from fedtrain.use.forgetting import measure_forgetting, render_forgetting
+
+    forgetting = measure_forgetting(_open(args), args.data, label=args.label)
+    _print(args, forgetting.to_json(), lambda: render_forgetting(forgetting))
+    return 0
+
+
+def _run_importance(args: argparse.Namespace) -> int:
+    from fedtrain.use.exporting import export_importance
+
+    export_importance(_open(args), args.data, args.out)
+    sys.stdout.write(f"{args.out}\n")
     return 0
 
 

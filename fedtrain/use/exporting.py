@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.models.registry import INPUT_DTYPES, build_described_model
+from fedtrain.models.start import IMPORTANCE
+from fedtrain.training.memory import compute_importance
 from fedtrain.use.extras import require
+from fedtrain.use.new_records import read_new_records
 from fedtrain.use.run_model import RunModel
 
 Format = Literal["onnx", "torchscript", "safetensors"]
@@ -32,6 +35,7 @@ TOLERANCE: Final = 1e-4  # relative to the largest output; float32 in another or
 _SEED: Final = 0
 _SIZES: Final = (1, 2, 33)
 _LARGE: Final = 1e4
+MAX_WEIGHED: Final = 1000
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -81,6 +85,36 @@ def export_model(model: RunModel, format: Format, path: Path) -> Exported:
     finally:
         partial.unlink(missing_ok=True)
     return Exported(path, size, checked, difference)
+
+
+def export_importance(model: RunModel, data: Path, path: Path) -> None:
+    """Write a start file: the model, and how much what it knows rests on each parameter.
+
+    Args:
+        model: A run's model of classes.
+        data: Earlier records; of more than `MAX_WEIGHED` the first.
+        path: A .safetensors file; an older one is replaced.
+
+    Raises:
+        ConfigError: The model is of no classes, or the file cannot be written.
+        DataError: The records cannot be read.
+    """
+    if model.preparation.task is not None:
+        raise ConfigError(f"importance: data.task = '{model.preparation.task}' has no classes")
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"--out {path}: give a name that ends in .safetensors")
+    features = read_new_records(model, data).features[:MAX_WEIGHED]
+    importance = compute_importance(model.module, features)
+    state = {name: t.detach().clone().contiguous() for name, t in model.module.state_dict().items()}
+    state |= {f"{IMPORTANCE}{name}": tensor for name, tensor in importance.items()}
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(safetensors.torch.save(state))
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def make_trial_records(model: RunModel) -> Iterator[NDArray[Any]]:

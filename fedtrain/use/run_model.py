@@ -25,6 +25,9 @@ from fedtrain.training.measures import Sums, build_measure
 
 BATCH: Final = 2048
 
+Records = NDArray[Any]
+Labels = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class RunModel:
@@ -74,9 +77,7 @@ class RunModel:
         """Return the metric sums over prepared records, as a site computes them."""
         return self._trainer.evaluate(self._vector, Split(features, labels))
 
-    def compute_metrics(
-        self, features: NDArray[Any], labels: NDArray[Any]
-    ) -> dict[str, float]:
+    def compute_metrics(self, features: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """Return the run's metrics over prepared records."""
         measure = build_measure(self.config, classes=len(self.label_names))
         return measure.describe(self.compute_sums(features, labels))

@@ -1,10 +1,11 @@
-"""The start model of `digits_transfer`, trained on digits that a computer drew.
+"""The start model of `digits_transfer` and `digits_continual`: of digits that a computer drew.
 
     python -m simulations.starts.digits
 
-writes `digits.safetensors` beside this file. No handwriting is in it: the ten digits of the fonts
-that matplotlib brings, turned, sheared and moved by random amounts, on 32 x 32 points that are
-counted in blocks of 4 x 4, as the handwritten ones of scikit-learn were.
+writes beside this file `digits.safetensors`, the model with the importance of its parameters, and
+`digits.npz`, drawn digits that it was not trained on. No handwriting is in either: the ten digits
+of the fonts that matplotlib brings, turned, sheared and moved by random amounts, on 32 x 32 points
+that are counted in blocks of 4 x 4, as the handwritten ones of scikit-learn were.
 
 Shapes: n records.
 """
@@ -22,11 +23,16 @@ from torch.nn import functional
 
 from fedtrain.config import ModelSection
 from fedtrain.models.registry import build_model
+from fedtrain.models.start import IMPORTANCE
+from fedtrain.training.memory import compute_importance
 
 FILE: Final = Path(__file__).with_name("digits.safetensors")
+TEST_FILE: Final = FILE.with_suffix(".npz")
 SECTION: Final = ModelSection(name="mlp", hidden=(64,), activation="tanh")
 _FONTS: Final = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
 _RECORDS: Final = 20_000
+_WEIGHED: Final = 1000
+_TESTED: Final = 1000
 _STEPS: Final = 3000
 _BATCH: Final = 128
 
@@ -82,5 +88,10 @@ def train(*, seed: int = 0) -> torch.nn.Module:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    state = {name: tensor.detach().clone() for name, tensor in train().state_dict().items()}
+    trained = train()
+    state = {name: tensor.detach().clone() for name, tensor in trained.state_dict().items()}
+    importance = compute_importance(trained, draw_digits(_WEIGHED, seed=0)[0])
+    state |= {f"{IMPORTANCE}{name}": tensor for name, tensor in importance.items()}
     FILE.write_bytes(safetensors.torch.save(state))
+    images, digits = draw_digits(_TESTED, seed=1)
+    np.savez_compressed(TEST_FILE, x=(images * 16).astype(np.uint8), y=digits)
