@@ -1,6 +1,7 @@
 """What a site does with each kind of message, without secure aggregation."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedtrain.policy import PolicyError
 from fedtrain.protocol import (
     ARRAYS,
     DESCRIPTION,
+    GRADIENT_NORM,
     LEDGER_LINE,
     LOCAL_STEPS,
     METRICS,
@@ -121,6 +123,8 @@ def train(message: Message, context: Context) -> Message:
     metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weight}
     if sends_metrics(site.config):
         metrics[TRAIN_LOSS] = update.train_loss
+    if update.gradient_norm is not None:
+        metrics[GRADIENT_NORM] = math.log10(update.gradient_norm)
     if site.config.federation.strategy == "FedNova":
         metrics[LOCAL_STEPS] = update.steps
     content = RecordDict(

@@ -177,6 +177,7 @@ def _compute_words(
             weight=own.weight,
             train_loss=own.update.train_loss,
             steps=own.update.steps,
+            gradient_norm=own.update.gradient_norm,
             rounding=generator,
             noise=site.make_generator("noise share", round_),
         )

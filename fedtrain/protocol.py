@@ -61,6 +61,7 @@ STATISTICS: Final = "statistics"
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"
 TRAIN_LOSS: Final = "train_loss"
+GRADIENT_NORM: Final = "gradient_norm"  # the logarithm of its mean, to base 10
 LOCAL_STEPS: Final = "local-steps"  # FedNova: the (mean) number of local steps
 
 # In RELEASE of a train reply: the site's ledger line.

@@ -9,6 +9,7 @@ the site's share of the noise; the divisor is a public constant.
 Shapes: d parameters, m elements of the encoded vector.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,12 +25,14 @@ from fedtrain.privacy.site_noise import NoiseShare
 from fedtrain.secagg.encoding import Block, VectorEncoding
 from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.secagg.masks import Words
+from fedtrain.training.optimisers import MAX_NORM
 
 # A mean loss beyond this is a model that has diverged; the site refuses to report it.
 MAX_LOSS: Final = 100.0
 UPDATE: Final = "update"
 WEIGHT: Final = "weight"
 LOSS: Final = "loss"
+GRADIENT: Final = "gradient norm"
 STEPS: Final = "steps"
 # More local steps than this FedNova does not count; the site refuses to report them.
 MAX_STEPS: Final = 100_000
@@ -48,6 +51,8 @@ class TrainingSum:
         train_loss: Weighted mean of their losses, not protected by differential privacy; None
             where it is not sent.
         steps: Weighted mean of their local steps; None but with FedNova.
+        gradient_norm: Weighted mean of the logarithms (base 10) of their gradients' mean norms;
+            None where the config does not ask for it.
         below: Noised sum over the survivors of 1/2 where an update was within the clip, else -1/2;
             None where the clip does not adapt.
     """
@@ -56,6 +61,7 @@ class TrainingSum:
     weight: float
     train_loss: float | None = None
     below: float | None = None
+    gradient_norm: float | None = None
     steps: float | None = None
 
 
@@ -120,6 +126,7 @@ class TrainingVector:
         rounding: SecureGenerator,
         noise: SecureGenerator,
         steps: int = 1,
+        gradient_norm: float | None = None,
     ) -> Words:
         """Encode one site's round of training.
 
@@ -130,6 +137,7 @@ class TrainingVector:
             rounding: Source of the stochastic rounding.
             noise: Source of the site's share of the noise; nothing is drawn where there is none.
             steps: Local steps, which FedNova divides the update by.
+            gradient_norm: Mean norm of the steps' gradients, where the config sends it.
 
         Returns:
             `(m,)` words.
@@ -150,6 +158,8 @@ class TrainingVector:
             train_loss = float(np.clip(np.nan_to_num(train_loss), 0.0, MAX_LOSS))
         parts[LOSS] = np.array([train_loss * factor])
         parts[STEPS] = np.array([steps * factor])
+        if gradient_norm is not None:
+            parts[GRADIENT] = np.array([math.log10(gradient_norm) * factor])
         words = self.encoding.encode(parts, generator=rounding)
         if self.share is not None:
             _add_noise(words, self.share.dimension, self.share.share_variance, noise)
@@ -173,7 +183,9 @@ class TrainingVector:
         factor = self._max_weight / weight
         loss = float(parts[LOSS][0]) * factor if LOSS in parts else None
         steps = float(parts[STEPS][0]) * factor if STEPS in parts else None
-        return TrainingSum(_average(parts[UPDATE], factor), weight, loss, steps=steps)
+        norm = float(parts[GRADIENT][0]) * factor if GRADIENT in parts else None
+        average = _average(parts[UPDATE], factor)
+        return TrainingSum(average, weight, loss, steps=steps, gradient_norm=norm)
 
     def _decode_noised(
         self, parts: dict[str, NDArray[np.float64]], divisor: float, survivors: int
@@ -198,7 +210,9 @@ class TrainingVector:
     def _make_sums(self, config: Config) -> list[Block]:
         weight = [Block(WEIGHT, 1, self._max_weight, "count")] if self._plan is None else []
         steps = [Block(STEPS, 1, MAX_STEPS)] if self._per_step else []
-        return weight + ([Block(LOSS, 1, MAX_LOSS)] if sends_metrics(config) else []) + steps
+        norms = [Block(GRADIENT, 1, math.log10(MAX_NORM))] if config.training.gradient_norms else []
+        losses = [Block(LOSS, 1, MAX_LOSS)] if sends_metrics(config) else []
+        return weight + losses + steps + norms
 
     def _weigh(self, update: Vector, weight: int) -> tuple[dict[str, NDArray[Any]], float]:
         private_norm = compute_norm(update)

@@ -17,6 +17,7 @@ from fedtrain.params import Vector, is_finite
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.protocol import (
     ARRAYS,
+    GRADIENT_NORM,
     LEDGER_LINE,
     LOCAL_STEPS,
     METRICS,
@@ -126,6 +127,7 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     total = torch.zeros(size, dtype=torch.float64)
     parts = torch.split(total, _PIECE)
     weights, steps, losses, last = 0.0, 0.0, list[float](), None
+    norms = list[float]()
     for reply, vector in pairs:
         _, metrics = _read_records(reply)
         weight = _read_scalar(metrics, WEIGHT)
@@ -135,6 +137,8 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
         steps += weight * float(metrics.get(LOCAL_STEPS, 0))  # type: ignore[arg-type]
         if TRAIN_LOSS in metrics:
             losses.append(weight * _read_scalar(metrics, TRAIN_LOSS))
+        if GRADIENT_NORM in metrics:
+            norms.append(weight * _read_scalar(metrics, GRADIENT_NORM))
         last = reply
     if last is None:
         return None
@@ -142,6 +146,8 @@ def fold(pairs: Iterable[tuple[Message, Vector]], *, size: int) -> Message | Non
     merged: dict[str, int | float | list[int] | list[float]] = {WEIGHT: weights}
     if losses:
         merged[TRAIN_LOSS] = sum(losses) / weights
+    if norms:
+        merged[GRADIENT_NORM] = sum(norms) / weights
     if steps:
         merged[LOCAL_STEPS] = steps / weights
     last.content = RecordDict({ARRAYS: to_array_record(average), METRICS: MetricRecord(merged)})

@@ -8,6 +8,7 @@ Shapes: d is the length of the flat parameter vector.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.protocol import (
     ARRAYS,
     CONTROL,
+    GRADIENT_NORM,
     PARAMETERS,
     PREPARATION_TEXT,
     RATE_FACTOR,
@@ -47,6 +49,7 @@ from fedtrain.protocol import (
 from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.measures import build_measure
+from fedtrain.training.optimisers import MAX_NORM
 from fedtrain.training.schedules import has_stalled, read_schedule
 
 from .cohort import draw_cohort
@@ -227,6 +230,9 @@ class Rounds:
         metrics |= shown
         if train_loss is not None and TRAIN_LOSS in train_loss:
             metrics["train_loss"] = float(train_loss[TRAIN_LOSS])  # type: ignore[arg-type]
+        if train_loss is not None and GRADIENT_NORM in train_loss:
+            logarithm = float(train_loss[GRADIENT_NORM])  # type: ignore[arg-type]
+            metrics["gradient_norm"] = 10.0 ** min(logarithm, math.log10(MAX_NORM))
         if self._clip is not None:
             metrics["update_norm"] = self._clip.max_update_norm
         if self._follows_losses():

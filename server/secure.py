@@ -29,6 +29,7 @@ from fedtrain.protocol import (
     CONFIG,
     CONTROL,
     EVALUATION,
+    GRADIENT_NORM,
     LOCAL_STEPS,
     METRICS,
     PARAMETERS,
@@ -177,6 +178,8 @@ class SecureGrid(CohortGrid):
         metrics: dict[str, int | float | list[int] | list[float]] = {WEIGHT: result.weight}
         if result.train_loss is not None:
             metrics[TRAIN_LOSS] = result.train_loss
+        if result.gradient_norm is not None:
+            metrics[GRADIENT_NORM] = result.gradient_norm
         if result.steps is not None:
             metrics[LOCAL_STEPS] = result.steps
         arrays = hold({PARAMETERS: start + result.average})

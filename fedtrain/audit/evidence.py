@@ -32,14 +32,11 @@ _PARTS: Final = ("own_", "group_", "group:")  # see fedtrain.evaluation_parts
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _WHOLE: Final = ("round", "cohort", "survivors", "threshold", "bytes_up", "bytes_down")
 _METRICS: Final = frozenset(
-    {*_WHOLE, "void", "train_loss", "update_norm", "rate_factor", "delta", "epsilon", "seconds"}
+    {*_WHOLE, "void", "train_loss", "update_norm", "rate_factor", "gradient_norm"}
+    | {"delta", "epsilon", "seconds"}
     | {"control"}
     | {f"{whom}_{what}" for whom in ("site", "coordinator") for what in ("epsilon", "delta")}
-    | {
-        f"{split}_{name}"
-        for split in ("val", "test")
-        for name in NAMES
-    }
+    | {f"{split}_{name}" for split in ("val", "test") for name in NAMES}
 )
 _STATE: Final = TypeAdapter(RunState)
 _MAX_WHOLE: Final = 2**53

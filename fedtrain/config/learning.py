@@ -23,6 +23,11 @@ def check_learning(config: "Config") -> None:
             f" privacy.unit = '{config.privacy.unit}' clips each record's; set"
             " privacy.max_grad_norm and remove it"
         )
+    if training.gradient_norms and config.privacy.unit != "none":
+        raise ValueError(
+            "training.gradient_norms = true would send unprotected norms under privacy.unit ="
+            f" '{config.privacy.unit}'; remove it"
+        )
     for section, name in ((training, "training"), (config.federation, "federation")):
         warmup, rounds = section.warmup_rounds, config.federation.rounds
         if warmup is not None and warmup > rounds:

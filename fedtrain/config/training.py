@@ -65,6 +65,10 @@ class TrainingSection(Section):
     warmup_rounds: int | None = Field(
         None, ge=1, description="First rounds in which the local learning rate rises linearly."
     )
+    gradient_norms: bool | None = Field(
+        None,
+        description="Send the mean norm of a round's gradients, so that failing ones are seen.",
+    )
     sampling: Literal["shuffle", "poisson"] = Field(
         "shuffle",
         description=(

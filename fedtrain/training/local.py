@@ -30,7 +30,7 @@ from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
 from fedtrain.training.measures import Sums, build_measure, take_targets
 from fedtrain.training.memory import Memory
-from fedtrain.training.optimisers import Optimiser, build_optimiser
+from fedtrain.training.optimisers import Optimiser, Watched, build_optimiser
 from fedtrain.training.pull import Pull
 
 EVALUATION_BATCH = 2048
@@ -80,11 +80,14 @@ class LocalUpdate:
         vector: Local model, `(d,)`, finite.
         train_loss: Mean loss over the records seen, before each step; not protected.
         steps: Optimiser steps taken.
+        gradient_norm: Geometric mean of the norms of the steps' gradients; None where the config
+            does not ask for it.
     """
 
     vector: Vector
     train_loss: float
     steps: int
+    gradient_norm: float | None = None
 
 
 class LocalTrainer:
@@ -162,17 +165,19 @@ class LocalTrainer:
         if not self._model.training:
             self._model.train()
         optimiser = build_optimiser(self._training, self._parameters, rate_factor=task.rate_factor)
+        watched = Watched(optimiser) if self._training.gradient_norms else None
         pull = self._make_pull(task)
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
         with self._seed_dropout(task.shuffling):
-            loss_sum, seen, steps = run(task, optimiser, pull)
+            loss_sum, seen, steps = run(task, watched or optimiser, pull)
         vector = self._state.read()
         if not is_finite(vector) or not math.isfinite(loss_sum):
             raise PeerError(
                 f"local training ended with a loss or a parameter that is not finite after {steps}"
                 " steps; lower training.learning_rate or check the data"
             )
-        return LocalUpdate(vector, loss_sum / seen if seen else 0.0, steps)
+        norm = None if watched is None else watched.compute_mean_norm()
+        return LocalUpdate(vector, loss_sum / seen if seen else 0.0, steps, norm)
 
     @contextmanager
     def _seed_dropout(self, generator: torch.Generator) -> Iterator[None]:

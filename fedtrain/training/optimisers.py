@@ -1,12 +1,16 @@
 """Local optimisers: PyTorch's, and SGD without its per-step overhead."""
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from fedtrain.config import TrainingSection
+
+# Norms count as between 1 / MAX_NORM and MAX_NORM.
+MAX_NORM: Final = 1e8
 
 
 class Optimiser(Protocol):
@@ -102,6 +106,26 @@ class Reshaped:
             signs = torch._foreach_sign(self._data)
             steps = list(torch._foreach_add(steps, signs, alpha=self._l1))
         self._optimiser.step(steps)
+
+
+class Watched:
+    """An optimiser that notes the norm of each gradient it is given."""
+
+    def __init__(self, optimiser: Optimiser) -> None:
+        self._optimiser = optimiser
+        self._logarithms: list[float] = []
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step."""
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients)))))
+        # A norm that is not finite counts as the largest: it is what is looked for.
+        limited = min(norm, MAX_NORM) if norm == norm else MAX_NORM
+        self._logarithms.append(math.log10(max(limited, 1 / MAX_NORM)))
+        self._optimiser.step(gradients)
+
+    def compute_mean_norm(self) -> float:
+        """Return the geometric mean of the norms; 1 where there was no step."""
+        return 10 ** (sum(self._logarithms) / max(len(self._logarithms), 1))
 
 
 def build_optimiser(

@@ -81,3 +81,11 @@ def test_loss_trains_under_record_level_privacy_inside_a_secure_sum(loss, tmp_pa
     directory = run(tmp_path, PRIVATE.format(loss))
     assert directory.state.round == 2
     assert directory.read_metrics()[-1]["epsilon"] > 0
+
+
+@pytest.mark.parametrize("mode", ["off", "protocol"])
+def test_mean_gradient_norm_is_sent_where_it_is_asked_for(mode, tmp_path):
+    text = SMALL.format("gradient_norms = true\nlearning_rate = 1e-9", "rounds = 1")
+    directory = run(tmp_path, f"{text}\n[secure_aggregation]\nmode = '{mode}'")
+    assert 0.1 < directory.read_metrics()[0]["gradient_norm"] < 10
+    assert not [check for check in verify_run(directory.path) if check.failed]
