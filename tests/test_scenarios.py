@@ -26,6 +26,7 @@ NEEDS_DATA = {
     "mnist_clients": "mnist",
     "mnist_shards": "mnist",
     "mnist_shards_scaffold": "mnist",
+    "shakespeare": "shakespeare/tinyshakespeare.txt",
 }
 
 
@@ -133,3 +134,12 @@ def test_mnist_at_epsilon_3_is_as_good_as_central_training(tmp_path, shared_data
     last = directory.read_metrics()[-1]
     assert last["test_accuracy"] >= 0.968
     assert 2.9 < last["epsilon"] <= 3.0
+
+
+@pytest.mark.slow
+def test_shakespeare_reaches_45_percent_in_half_of_its_rounds(tmp_path, shared_data):
+    """In arithmetic, which gives the bytes of the protocol; the whole takes minutes more."""
+    options = ["federation.rounds=25", "federation.evaluate_every=0"]
+    options += [*find_overrides("shakespeare", shared_data), "secure_aggregation.mode=arithmetic"]
+    directory = run(tmp_path / "run", "shakespeare", *options)
+    assert directory.read_metrics()[-1]["test_accuracy"] >= 0.45

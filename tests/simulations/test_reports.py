@@ -7,9 +7,16 @@ from fedtrain.report.verify import verify_run
 from fedtrain.scenarios import list_scenarios
 from fedtrain.seal import seal_run
 
-NEEDS_DATA = dict.fromkeys(("heart_disease", "heart_disease_groups"), "heart_disease") | dict.fromkeys(
-    ("mnist", "mnist_clients", "mnist_private", "mnist_shards", "mnist_shards_scaffold"), "mnist"
-)
+NEEDS_DATA = {
+    "heart_disease": "heart_disease",
+    "heart_disease_groups": "heart_disease",
+    "mnist": "mnist",
+    "mnist_clients": "mnist",
+    "mnist_private": "mnist",
+    "mnist_shards": "mnist",
+    "mnist_shards_scaffold": "mnist",
+    "shakespeare": "shakespeare/tinyshakespeare.txt",
+}
 
 
 @pytest.mark.slow
