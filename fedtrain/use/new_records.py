@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fedtrain.config import Config
-from fedtrain.data.array_files import encode_labels, read_npz
+from fedtrain.data.array_files import read_labels, read_npz
 from fedtrain.data.columns import Category
 from fedtrain.data.encoding import NumericColumn
 from fedtrain.data.frames import clean_frame, encode_categories, suggest_name
@@ -24,8 +24,10 @@ from fedtrain.data.preparation import Preparation
 from fedtrain.data.records import Features
 from fedtrain.data.sources import load_records
 from fedtrain.data.table_files import read_table
+from fedtrain.data.targets import has_targets, read_targets
 from fedtrain.errors import ConfigError, DataError
-from fedtrain.use.run_model import RunModel
+from fedtrain.use.run_model import Labels, RunModel
+from fedtrain.user_function import is_function_reference
 
 TABLES: Final = (".csv", ".parquet")
 _FOLDER_SOURCES: Final = ("idx", "images", "text")
@@ -54,13 +56,13 @@ def read_new_records(model: RunModel, path: Path) -> NewRecords:
     if model.preparation.columns is not None:
         frame = _read_frame(path)
         return NewRecords(model.preparation.apply_features(frame), frame=frame)
-    features, _ = _read_arrays(model.config, path, labelled=False)
+    features, _ = _read_arrays(model, path, labelled=False)
     return NewRecords(_prepare_array(model.preparation, features))
 
 
 def read_labelled_records(
     model: RunModel, path: Path, *, label: str | None = None
-) -> tuple[NewRecords, NDArray[np.int64]]:
+) -> tuple[NewRecords, Labels]:
     """Read records with their labels.
 
     Args:
@@ -70,7 +72,7 @@ def read_labelled_records(
         label: Label column or expression of a table; by default the run's `data.label`.
 
     Returns:
-        The records, and their labels `(n,)`.
+        The records, and their labels `(n,)`, or of a task with targets those `(n, k)`.
 
     Raises:
         ConfigError: No label column is known.
@@ -80,12 +82,43 @@ def read_labelled_records(
     if preparation.columns is None:
         if label is not None:
             raise ConfigError(f"--label {label}: this model takes arrays, whose labels are 'y'")
-        features, category = _read_arrays(model.config, path, labelled=True)
-        if category is None:
+        features, labels = _read_arrays(model, path, labelled=True)
+        if labels is None:
             raise DataError(f"{path.name} has no labels; save them as array 'y'")
-        ids = preparation.apply_labels(category)
-        return NewRecords(_prepare_array(preparation, features)), ids
+        return NewRecords(_prepare_array(preparation, features)), labels
     frame = _read_frame(path)
+    if has_targets(model.config):
+        return _read_targets(model, frame, label)
+    return _read_classes(model, frame, path=path, label=label)
+
+
+def _read_targets(
+    model: RunModel, frame: pl.DataFrame, label: str | None
+) -> tuple[NewRecords, Labels]:
+    """Return the rows that have every target, and those."""
+    data, preparation = model.config.data, model.preparation
+    names = (label,) if label is not None else data.targets or (data.label or "",)
+    for name in names:
+        _verify_column(name, frame)
+    raw = clean_frame(frame.select(names), data.missing)
+    numbers = raw.select(pl.all().cast(pl.Float64, strict=False))
+    keep = numbers.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+    kept, left_out = frame.filter(keep), int(len(keep) - keep.sum())
+    what = f"columns {', '.join(names)}"
+    targets = read_targets(numbers.filter(keep).to_numpy(), model.config, what)
+    if targets.shape[1] != len(preparation.label_names) or not len(targets):
+        raise DataError(
+            f"{what}: {len(targets)} rows with {targets.shape[1]} targets, the model has"
+            f" {len(preparation.label_names)}; check --label"
+        )
+    records = NewRecords(preparation.apply_features(kept), left_out, kept)
+    return records, preparation.apply_targets(targets)
+
+
+def _read_classes(
+    model: RunModel, frame: pl.DataFrame, *, path: Path, label: str | None
+) -> tuple[NewRecords, Labels]:
+    preparation = model.preparation
     labels = _read_labels(model.config, frame, label)
     keep = labels.is_not_null()
     if not keep.any():
@@ -128,24 +161,34 @@ def _read_frame(path: Path) -> pl.DataFrame:
     return read_table(path)
 
 
-def _read_arrays(config: Config, path: Path, *, labelled: bool) -> tuple[Features, Category | None]:
+def _read_arrays(model: RunModel, path: Path, *, labelled: bool) -> tuple[Features, Labels | None]:
     """Read an NPZ file, or what the run's own source reads."""
+    config = model.config
     if path.suffix == ".npz":
         arrays = read_npz(path)
         if "x" not in arrays:
             raise DataError(f"{path.name} has no array 'x'; save the records with numpy.savez")
-        labels = encode_labels(arrays["x"], arrays["y"], path.name) if "y" in arrays else None
-        return arrays["x"], labels if labelled else None
-    if config.data.source not in _FOLDER_SOURCES and ":" not in config.data.source.removeprefix(
-        "sklearn:"
-    ):
+        if not labelled or "y" not in arrays:
+            return arrays["x"], None
+        labels, targets = read_labels(arrays["x"], arrays["y"], config, name=path.name)
+        return arrays["x"], _apply(model.preparation, labels, targets)
+    reads = config.data.source in _FOLDER_SOURCES or config.data.task == "forecasting"
+    if not reads and not is_function_reference(config.data.source.removeprefix("sklearn:")):
         raise DataError(
             f"{path}: this model takes arrays; give an .npz file with x (records), and y (labels)"
             " where they are needed"
         )
     data = config.data.model_copy(update={"path": str(path)})
     records = load_records(config.model_copy(update={"data": data}))
-    return records.features, records.labels
+    return records.features, _apply(model.preparation, records.labels, records.targets)
+
+
+def _apply(
+    preparation: Preparation, labels: Category, targets: NDArray[np.float32] | None
+) -> Labels:
+    return (
+        preparation.apply_labels(labels) if targets is None else preparation.apply_targets(targets)
+    )
 
 
 def _prepare_array(preparation: Preparation, features: Features) -> NDArray[Any]:
@@ -163,12 +206,16 @@ def _read_labels(config: Config, frame: pl.DataFrame, label: str | None) -> pl.S
         )
     expression = parse_expression(text)
     column = expression.column if expression else text
+    _verify_column(column, frame)
+    values = clean_frame(frame.select(column), config.data.missing).to_series()
+    return values if expression is None else compute_label(values, expression)
+
+
+def _verify_column(column: str, frame: pl.DataFrame) -> None:
     if column not in frame.columns:
         raise DataError(
             f"there is no label column {column!r}; {suggest_name(column, frame.columns)}"
         )
-    values = clean_frame(frame.select(column), config.data.missing).to_series()
-    return values if expression is None else compute_label(values, expression)
 
 
 def _encode_labels(labels: pl.Series, preparation: Preparation) -> NDArray[np.int64]:

@@ -1,23 +1,20 @@
-"""What a model says of new records, as a table in the order of the file.
-
-Shapes: n records, C classes.
-"""
+"""What a model says of new records, as a table in the order of the file."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from fedtrain.errors import ConfigError, DataError
+from fedtrain.use.answers import compute_answers
 from fedtrain.use.new_records import read_new_records
 from fedtrain.use.run_model import RunModel
 
 SUFFIXES: Final = (".csv", ".parquet")
-PREDICTION: Final = "prediction"
 
 
 def predict(model: RunModel, path: Path, *, keep: tuple[str, ...] = ()) -> pl.DataFrame:
-    """Predict the class of each record of a file.
+    """Predict what a model was trained for, of each record of a file.
 
     Args:
         model: The run's model.
@@ -25,18 +22,13 @@ def predict(model: RunModel, path: Path, *, keep: tuple[str, ...] = ()) -> pl.Da
         keep: Columns of the file's table to carry over, such as an identifier.
 
     Returns:
-        A row for each record, in order: the kept columns, `prediction`, and for each class
-        `probability_CLASS`.
+        A row for each record, in order: the kept columns, and those of `compute_answers`.
 
     Raises:
         DataError: The file cannot be read or does not fit, or a column to keep is not there.
     """
     records = read_new_records(model, path)
-    probabilities = model.compute_probabilities(records.features)
-    names = model.label_names
-    columns: dict[str, Any] = {PREDICTION: [names[index] for index in probabilities.argmax(axis=1)]}
-    columns |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(names)}
-    predicted = pl.DataFrame(columns, schema_overrides={PREDICTION: pl.String})
+    predicted = pl.DataFrame(compute_answers(model, records.features))
     if not keep:
         return predicted
     frame = pl.DataFrame() if records.frame is None else records.frame

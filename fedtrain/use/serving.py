@@ -17,6 +17,7 @@ from fedtrain.data.encoding import CategoryColumn, NumericColumn
 from fedtrain.data.frames import name_categories
 from fedtrain.data.preparation import Preparation
 from fedtrain.errors import DataError
+from fedtrain.use.answers import PREDICTION, PROBABILITY, compute_answers
 from fedtrain.use.extras import require
 from fedtrain.use.run_model import RunModel
 
@@ -28,9 +29,12 @@ _STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 class Prediction(BaseModel):
     """What the model says of one record."""
 
-    prediction: str = Field(description="The most probable class.")
-    probabilities: dict[str, float] = Field(
-        description="Probability of each class; their sum is 1."
+    prediction: str | None = Field(None, description="The most probable class, or all labels.")
+    probabilities: dict[str, float] | None = Field(
+        None, description="Probability of each class or label."
+    )
+    values: dict[str, float] | None = Field(
+        None, description="Predicted numbers, in their own unit, or the score of an anomaly."
     )
 
 
@@ -70,10 +74,11 @@ def build_server(model: RunModel, *, host: str = LOOPBACK[0]) -> Any:
 
     def answer(body: Any) -> Predictions:
         try:
-            probabilities = model.compute_probabilities(prepare(body.records))
+            answers = compute_answers(model, prepare(body.records))
         except DataError as error:
             raise fastapi.HTTPException(422, str(error)) from error
-        return Predictions(predictions=[_to_prediction(row, model) for row in probabilities])
+        rows = range(len(body.records))
+        return Predictions(predictions=[_to_prediction(answers, row) for row in rows])
 
     # FastAPI reads the request's type off the annotation, which is made here.
     answer.__annotations__["body"] = request
@@ -84,7 +89,9 @@ def build_server(model: RunModel, *, host: str = LOOPBACK[0]) -> Any:
         return fastapi.responses.JSONResponse({"detail": detail}, status_code=422)
 
     server.exception_handler(fastapi.exceptions.RequestValidationError)(refuse)
-    server.post("/predict", response_model=Predictions, summary="Predict")(answer)
+    server.post(
+        "/predict", response_model=Predictions, response_model_exclude_none=True, summary="Predict"
+    )(answer)
 
     def describe() -> Description:
         columns = model.preparation.columns
@@ -180,6 +187,9 @@ def _make_preparer(preparation: Preparation) -> Callable[[list[Any]], Any]:
     return prepare
 
 
-def _to_prediction(row: Any, model: RunModel) -> Prediction:
-    named = dict(zip(model.label_names, row.tolist(), strict=True))
-    return Prediction(prediction=model.label_names[int(row.argmax())], probabilities=named)
+def _to_prediction(answers: dict[str, Any], row: int) -> Prediction:
+    numbers = {name: float(column[row]) for name, column in answers.items() if name != PREDICTION}
+    if PREDICTION not in answers:
+        return Prediction(values=numbers)
+    named = {name.removeprefix(PROBABILITY): value for name, value in numbers.items()}
+    return Prediction(prediction=str(answers[PREDICTION][row]), probabilities=named)

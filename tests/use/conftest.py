@@ -53,19 +53,23 @@ def scans(tmp_path: Path) -> Path:
 
 def make_digits(path: Path, **model: Any) -> RunModel:
     """Write what a run of digits leaves, with start parameters."""
-    config = build_config({"model": {"name": "cnn_small"} | model})
-    shape, names = (1, 8, 8), tuple("0123456789")
-    module = build_model(
-        config.model, input_shape=shape, classes=10, generator=torch.Generator().manual_seed(0)
-    )
+    preparation = Preparation("bounds", (1, 8, 8), tuple("0123456789"), scale=(16.0,))
+    return write_run(path, {"model": {"name": "cnn_small"} | model}, preparation)
+
+
+def write_run(path: Path, tree: dict[str, Any], preparation: Preparation) -> RunModel:
+    """Write what a run leaves, with start parameters."""
+    config = build_config(tree)
+    sizes = {"input_shape": preparation.input_shape, "classes": preparation.outputs}
+    module = build_model(config.model, generator=torch.Generator().manual_seed(0), **sizes)
     path.mkdir()
     (path / "config.toml").write_text(to_toml(config))
     save_model(
         path,
         module.state_dict(),
-        architecture=describe_architecture(config.model, input_shape=shape, classes=10),
-        preparation=Preparation("bounds", shape, names, scale=(16.0,)).to_json(),
-        label_names=names,
+        architecture=describe_architecture(config.model, **sizes),
+        preparation=preparation.to_json(),
+        label_names=preparation.label_names,
     )
     return load_run_model(path)
 
