@@ -29,7 +29,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy", "vocabulary"),
-    "Run": ("simulate", "bench"),
+    "Run": ("stats", "simulate", "cross-validate", "sweep", "bench"),
     "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
     "Use a model": (
         "evaluate",

@@ -34,6 +34,7 @@ from fedtrain.protocol import (
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import make_pinned_roster
 from fedtrain.statistics.preparing import build_preparation_plan, read_statistics
+from fedtrain.training.losses import verify_class_weights
 
 from .draws import Draws
 from .flower import exchange
@@ -156,6 +157,7 @@ def set_up(
         preparation = fit_preparation([read_statistics(config, plan, sums)], config, public)
     else:
         preparation = fit_preparation(_read_statistics(willing), config, public)
+    verify_class_weights(config.training, len(preparation.label_names))
     model = build_start_model(
         config,
         input_shape=preparation.input_shape,

@@ -23,6 +23,7 @@ from fedtrain.params import Layout
 from fedtrain.resolution import resolve, verify_update_bound
 from fedtrain.scenarios import find_scenario
 from fedtrain.statistics.preparing import fit_in_clear
+from fedtrain.training.losses import verify_class_weights
 from fedtrain.training.trial import verify_trainable
 from fedtrain.training_vector import TrainingVector
 
@@ -70,6 +71,7 @@ def open_config(config: Config) -> Opened:
         choose_attackers(checked.attackers, shards.site_names, seed=checked.run.seed)
     verify_audit(checked)
     preparation = fit_in_clear(shards, checked)
+    verify_class_weights(checked.training, len(preparation.label_names))
     size = _verify_model(checked, preparation)
     _verify_ring(checked, size, classes=len(preparation.label_names))
     _verify_central_test(shards, checked, preparation)

@@ -121,6 +121,9 @@ def _run_stats(args: argparse.Namespace) -> int:
     correlation = render_correlation(figures)
     if correlation is not None:
         console.print(correlation)
+    weights = figures.compute_class_weights()
+    if weights is not None and len(set(weights)) > 1:
+        sys.stdout.write(f"To balance the classes: training.class_weights = {weights}\n")
     _print_guarantee(answer, args.min_records, sums=1)
     for path in pictures:
         sys.stdout.write(f"{path}\n")

@@ -43,6 +43,11 @@ def check_task(config: "Config") -> None:
         )
     if task == CLASSIFICATION:
         return
+    if config.training.class_weights is not None:
+        raise ValueError(
+            f"training.class_weights has no effect while data.task = '{task}' has no classes to"
+            " balance; remove it"
+        )
     if config.training.label_smoothing is not None:
         raise ValueError(
             f"training.label_smoothing = {config.training.label_smoothing:g} spreads a class over"

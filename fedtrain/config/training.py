@@ -38,6 +38,13 @@ class TrainingSection(Section):
     label_smoothing: float | None = Field(
         None, gt=0, lt=1, description="cross_entropy: share of each label spread over all classes."
     )
+    class_weights: tuple[float, ...] | None = Field(
+        None,
+        description=(
+            "cross_entropy, focal: what a record of each class counts in training, in the order of"
+            " the classes; fedtrain stats prints balanced ones."
+        ),
+    )
     focal_gamma: float | None = Field(
         None, ge=1, le=10, description="focal: exponent that makes easy records count less. 2."
     )
@@ -114,6 +121,17 @@ class TrainingSection(Section):
 
 def _check_loss(section: TrainingSection) -> None:
     """Refuse the parameter of a loss that is not trained with."""
+    weights = section.class_weights
+    if weights is not None and not (weights and min(weights) >= 0 and max(weights) > 0):
+        raise ValueError(
+            f"class_weights = {list(weights)}: none may be below 0, and one must be above; 1 leaves"
+            " a class as it is"
+        )
+    if weights is not None and section.loss not in (None, "cross_entropy", "focal"):
+        raise ValueError(
+            f"class_weights has no effect while loss = '{section.loss}'; set loss ="
+            " 'cross_entropy' or 'focal', or remove it"
+        )
     for key, owner in (
         ("label_smoothing", "cross_entropy"),
         ("focal_gamma", "focal"),

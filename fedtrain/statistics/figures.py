@@ -94,9 +94,20 @@ class Figures:
     noise_stddev: float
     min_records: int
 
+    def compute_class_weights(self) -> list[float] | None:
+        """Return weights that balance the classes: records / (classes x the class's records).
+
+        None where a class is too small to be told.
+        """
+        counts = {} if self.labels is None else self.labels.counts
+        if not counts or OTHERS in counts or min(counts.values()) < self.min_records:
+            return None
+        mean = sum(counts.values()) / len(counts)
+        return [float(f"{mean / count:.3g}") for count in counts.values()]
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures as values that JSON can hold."""
-        return asdict(self)
+        return asdict(self) | {"class_weights": self.compute_class_weights()}
 
 
 class SumsReader:

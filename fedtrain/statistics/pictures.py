@@ -73,9 +73,7 @@ def _draw_panel(axes: Axes, panel: NumericFigures | ChoiceFigures) -> None:
 def _draw_missing(figures: Figures) -> Figure | None:
     panels: list[NumericFigures | ChoiceFigures] = [*figures.numeric, *figures.choices]
     shares = {
-        panel.name: 100 * panel.missing_share
-        for panel in panels
-        if panel.missing_share is not None
+        panel.name: 100 * panel.missing_share for panel in panels if panel.missing_share is not None
     }
     if not any(shares.values()):
         return None

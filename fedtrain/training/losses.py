@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fedtrain.config import Config, TrainingSection
 from fedtrain.config.task import CLASSIFICATION, LOSSES
+from fedtrain.errors import ConfigError
 from fedtrain.training.divergence import add_divergence
 from fedtrain.training.positions import average_positions
 
@@ -51,13 +52,42 @@ def build_loss(config: Config, *, training: bool = True) -> Loss:
     return average_positions(loss) if config.model.predict == "every" else loss
 
 
+def verify_class_weights(section: TrainingSection, classes: int) -> None:
+    """Raise ConfigError unless there is a weight for each class, where there are any."""
+    weights = section.class_weights
+    if weights is not None and len(weights) != classes:
+        raise ConfigError(
+            f"training.class_weights has {len(weights)} weights for {classes} classes; give one a"
+            " class"
+        )
+
+
 def _build_loss(name: str, section: TrainingSection, *, training: bool) -> Loss:
+    if training and section.class_weights is not None:
+        plain = _build_loss(
+            name, section.model_copy(update={"class_weights": None}), training=training
+        )
+        return partial(_weigh, plain, torch.tensor(section.class_weights, dtype=torch.float32))
     if name == "cross_entropy":
         smoothing = section.label_smoothing if training else None
         if smoothing is None:
             return functional.cross_entropy
         return partial(functional.cross_entropy, label_smoothing=smoothing)
     return partial(_reduce, _BUILDERS[name](section))
+
+
+def _weigh(
+    loss: Loss, weights: Tensor, input: Tensor, target: Tensor, *, reduction: str = "mean"
+) -> Tensor:
+    """Return a loss with each record's times its class's weight; no mean over a batch's weights.
+
+    `functional.cross_entropy(weight=...)` divides by the batch's own weights, so that a record's
+    gradient would hang on its neighbours.
+    """
+    losses = loss(input, target, reduction="none") * weights.to(input.device)[target]
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.mean()
 
 
 _Records = Callable[[Tensor, Tensor], Tensor]

@@ -93,3 +93,11 @@ def test_nothing_is_told_of_fewer_records_than_the_threshold():
     assert told.numeric[0].mean is None
     assert told.numeric[0].quantiles == {}
     assert told.labels.counts == {}
+
+
+def test_balanced_class_weights_are_told_where_every_class_is():
+    plan = StatisticsPlan((), (), ("no", "yes"), bins=0)
+    told = build_figures(plan, sum_table({}, [0] * 75 + [1] * 25, plan))
+    assert told.compute_class_weights() == [0.667, 2.0]
+    few = build_figures(plan, sum_table({}, [0] * 75 + [1] * 5, plan))
+    assert few.compute_class_weights() is None

@@ -6,12 +6,13 @@ from torch import nn
 from fedtrain.config import parse_config
 from fedtrain.errors import ConfigError
 from fedtrain.training.book_keeping import BookKeeper
-from fedtrain.training.losses import build_loss
+from fedtrain.training.losses import build_loss, verify_class_weights
 
 LOSSES = [
     "loss = 'cross_entropy'\nlabel_smoothing = 0.1",
     "loss = 'focal'\nfocal_gamma = 3.0",
     "loss = 'bce'",
+    "class_weights = [1.0, 2.0, 0.5, 3.0]",
 ]
 
 
@@ -104,3 +105,33 @@ def test_finite_gradient_of_focal_loss_at_probability_one():
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
     build("loss = 'focal'\nfocal_gamma = 1.0")(logits, torch.tensor([0])).backward()
     assert np.isfinite(logits.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_class_weight_multiplies_a_record_and_leaves_the_others_alone(name):
+    (features, labels), text = make_batch(), f"loss = '{name}'"
+    logits, weights = features[:, :4], torch.tensor([1.0, 2.0, 0.5, 3.0])
+    weighed = build(f"{text}\nclass_weights = [1.0, 2.0, 0.5, 3.0]")
+    expected = build(text)(logits, labels, reduction="none") * weights[labels]
+    torch.testing.assert_close(weighed(logits, labels, reduction="none"), expected)
+    torch.testing.assert_close(weighed(logits, labels, reduction="sum"), expected.sum())
+    torch.testing.assert_close(weighed(logits, labels), expected.mean())
+
+
+def test_wrong_number_of_class_weights_is_refused():
+    section = parse_config("[training]\nclass_weights = [1.0, 2.0]").training
+    verify_class_weights(section, 2)
+    with pytest.raises(ConfigError, match="2 weights for 4 classes"):
+        verify_class_weights(section, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class_weights = [1.0, -1.0]", "none may be below 0"),
+        ("loss = 'bce'\nclass_weights = [1.0, 2.0]", "has no effect while loss = 'bce'"),
+    ],
+)
+def test_class_weights_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        build(text)
