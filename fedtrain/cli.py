@@ -88,7 +88,7 @@ class MainParser(Parser):
         for title, names in sections.items():
             found = [name for name in names if name in commands]
             lines += [f"{title}:"] if found else []
-            lines += [f"  {name:<12}{commands[name]}" for name in found]
+            lines += [f"  {name:<15}{commands[name]}" for name in found]
             lines += [""] if found else []
         lines += [
             "Options:",
