@@ -21,7 +21,7 @@ from ..simulate import simulate, start
 SITES: Final = 11
 ATTACKERS: Final = 2  # Bulyan needs 4 f + 3 sites
 ROUNDS: Final = 15
-BOUND: Final = 4.0  # honest updates here have norms of 1 to 2.5
+BOUND: Final = 4.0  # no honest update here is beyond it
 _MALICIOUS: Final = {"num_malicious_nodes": ATTACKERS}
 
 ATTACKS: Final[Mapping[str, Mapping[str, Any] | None]] = {

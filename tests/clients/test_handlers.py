@@ -155,3 +155,10 @@ def test_error_reply_says_nothing_of_the_site():
 
 def test_site_that_the_data_does_not_have_is_refused():
     assert ask(make_message(), site=3).error.code == 101
+
+
+def test_deployed_site_attacks_nobody(caplog):
+    text = PLAIN + "\n[attackers]\nshare = 0.4\nkind = 'label_flip'\n"
+    assert not ask(make_message(text)).has_error()
+    assert ask(make_message(text), randomness="system").has_error()
+    assert "this site attacks nobody" in caplog.text
