@@ -15,6 +15,7 @@ from fedtrain.errors import PeerError
 from fedtrain.protocol import ARRAYS, PART_SUMS, TEST_SUMS, VALIDATION_SUMS
 from fedtrain.training.group_metrics import describe_parts
 from fedtrain.training.measures import Measure, Sums
+from fedtrain.training.metrics import MetricSums
 
 from .flower import read_array
 
@@ -29,11 +30,14 @@ class Evaluation:
         metrics: Flat metrics over all sites, `val_` and `test_` before their names.
         sites: Each site's own test metrics, by name.
         bytes_up: Payload of the answers.
+        confusion: Test records by class and prediction, `(C, C)`, over all sites; None where the
+            task is not classification or nothing was tested.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     bytes_up: int = 0
+    confusion: list[list[int]] | None = None
 
 
 def collect_evaluation(
@@ -72,6 +76,9 @@ def collect_evaluation(
         if key in totals:
             metrics = measure.describe(totals[key])
             result.metrics |= {f"{prefix}_{name}": value for name, value in metrics.items()}
+    tested = totals.get(TEST_SUMS)
+    if isinstance(tested, MetricSums):
+        result.confusion = tested.confusion.tolist()
     result.metrics |= describe_parts(_take_parts(totals))
     return result
 

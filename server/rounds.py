@@ -184,6 +184,10 @@ class Rounds:
         metrics["seconds"] = round(seconds, 6)
         if evaluation.metrics or round_ == self._config.federation.rounds:
             self._run.write_json("sites.json", self._describe_sites(round_, evaluation))
+        if evaluation.confusion is not None:
+            names = list(self._setting.preparation.label_names)
+            matrix = {"round": round_, "classes": names, "test": evaluation.confusion}
+            self._run.write_json("confusion.json", matrix)
         self._run.commit(
             round=round_,
             arrays={PARAMETERS: trained.vector} | read_state(self._strategy) | self._save_clip(),

@@ -181,6 +181,7 @@ def _run_runs(args: argparse.Namespace) -> int:
 
 
 def _run_show(args: argparse.Namespace) -> int:
+    from fedtrain.report.confusion import load_confusion, render_confusion
     from fedtrain.report.run import find_run
     from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
     from fedtrain.report.tables import make_console
@@ -194,6 +195,9 @@ def _run_show(args: argparse.Namespace) -> int:
     limits = {"limit": None} if args.all else {}
     console.print(render_rounds(run, **limits))
     console.print(render_sites(run, **limits))
+    confusion = load_confusion(run.path)
+    if confusion is not None:
+        console.print(render_confusion(confusion))
     return 0
 
 

@@ -131,6 +131,7 @@ def test_run_directory_is_complete_and_loads_alone(tmp_path):
         "log.txt",
         "state.json",
         "sites.json",
+        "confusion.json",
     }
     text = (directory.path / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
