@@ -13,8 +13,8 @@ from fedtrain.config import Config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shards, Split
 from fedtrain.errors import DataError
+from fedtrain.models import start
 from fedtrain.models.saved import load_saved_model
-from fedtrain.models.start import build_start_model
 
 MIN_COHORT: Final = 3
 MAX_COHORT: Final = 10  # more sites hide more, and take longer
@@ -82,7 +82,7 @@ def open_victims(context: AuditContext) -> Victims:
 
 def build_start_model(config: Config, preparation: Preparation) -> nn.Module:
     """Build the model of round 0, as the coordinator does."""
-    return build_start_model(
+    return start.build_start_model(
         config,
         input_shape=preparation.input_shape,
         classes=len(preparation.label_names),
