@@ -15,6 +15,8 @@ from . import statistics_commands, sweep_commands, validation_commands, vocabula
 if TYPE_CHECKING:
     from fedtrain.audit.findings import Finding
 
+    from .opening import Opened
+
 EXIT_INTERRUPTED = 130
 
 
@@ -72,6 +74,18 @@ def _register_check(subparsers: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("scenario", metavar="FILE", help="a scenario, a file or a name")
     add_overrides(parser)
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="measure one round, and say what seconds, bytes and energy a whole run would take",
+    )
+    parser.add_argument(
+        "--sites", type=int, metavar="N", help="with --plan: of so many (default: the scenario's)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="M", help="with --plan: and so many (default: likewise)"
+    )
+    parser.add_argument("--json", action="store_true", help="with --plan: print one JSON object")
     parser.set_defaults(run=_run_check)
 
 
@@ -135,10 +149,39 @@ def _print_results(
 
 
 def _run_check(args: argparse.Namespace) -> int:
+    from fedtrain.errors import ConfigError
     from fedtrain.report.tables import make_console
 
     from .check import render_check
     from .opening import open_scenario
 
-    make_console(sys.stdout).print(render_check(open_scenario(args.scenario, args.overrides)))
+    opened = open_scenario(args.scenario, args.overrides)
+    if args.plan:
+        return _run_plan(args, opened)
+    for option in ("sites", "rounds", "json"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option} is read with --plan; add it")
+    make_console(sys.stdout).print(render_check(opened))
+    return 0
+
+
+def _run_plan(args: argparse.Namespace, opened: "Opened") -> int:
+    from fedtrain.errors import ConfigError
+    from fedtrain.report.tables import make_console
+
+    from .cost import extrapolate, measure_round, render_cost, to_json
+
+    config = opened.config
+    cohort = config.federation.sites_per_round or opened.sites
+    sites = cohort if args.sites is None else args.sites
+    rounds = config.federation.rounds if args.rounds is None else args.rounds
+    for option, value in (("sites", sites), ("rounds", rounds)):
+        if value < 1:
+            raise ConfigError(f"--{option} {value}: give at least 1")
+    measured = measure_round(opened)
+    planned = extrapolate(measured, config, sites=sites, rounds=rounds)
+    if args.json:
+        sys.stdout.write(json.dumps(to_json(measured, planned), allow_nan=False) + "\n")
+    else:
+        make_console(sys.stdout).print(render_cost(measured, planned))
     return 0

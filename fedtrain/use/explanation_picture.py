@@ -30,9 +30,10 @@ def draw_explanation(explanation: Explanation, preparation: Preparation, path: P
     """
     shape = preparation.input_shape
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        is_map = preparation.columns is None and len(shape) in (2, 3)
+        figure = Figure(figsize=(1.2 * SIZE[1], SIZE[1]) if is_map else SIZE, layout="constrained")
         axes = figure.subplots()
-        if preparation.columns is None and len(shape) in (2, 3):
+        if is_map:
             _draw_map(figure, axes, explanation, shape[-2:])
         else:
             _draw_bars(axes, explanation)
