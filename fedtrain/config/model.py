@@ -21,7 +21,21 @@ class ModelSection(Section):
     hidden: tuple[int, ...] = Field(
         (32,), description="mlp, lstm, gru, gcn, autoencoder, vae: units of hidden layers."
     )
-    activation: Literal["relu", "tanh", "gelu", "silu"] | None = Field(
+    activation: (
+        Literal[
+            "relu",
+            "tanh",
+            "gelu",
+            "silu",
+            "leaky_relu",
+            "elu",
+            "selu",
+            "mish",
+            "sigmoid",
+            "softplus",
+        ]
+        | None
+    ) = Field(
         None,
         description=(
             "Activation of hidden layers. Default: tanh for cnn_small, gelu for transformers, else"

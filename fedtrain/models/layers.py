@@ -11,6 +11,12 @@ ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "mish": nn.Mish,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
 }
 _DEFAULTS: Final = {"cnn_small": "tanh", "transformer": "gelu", "transformer_tabular": "gelu"}
 

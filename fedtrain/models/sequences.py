@@ -33,6 +33,12 @@ _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "gelu": nn.functional.gelu,
     "tanh": torch.tanh,
     "silu": nn.functional.silu,
+    "leaky_relu": nn.functional.leaky_relu,
+    "elu": nn.functional.elu,
+    "selu": nn.functional.selu,
+    "mish": nn.functional.mish,
+    "sigmoid": torch.sigmoid,
+    "softplus": nn.functional.softplus,
 }
 
 

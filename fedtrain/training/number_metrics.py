@@ -73,9 +73,7 @@ class NumberSums:
                 f" {REALS} finite sums and a count; all sites must run the same config"
             )
         loss_sum, absolute, squared, total, total_squares, count = map(float, values)
-        return cls(
-            loss_sum, absolute, squared, total, total_squares, int(count), outputs, width
-        )
+        return cls(loss_sum, absolute, squared, total, total_squares, int(count), outputs, width)
 
     def describe(self) -> dict[str, float]:
         """Return `loss` (mean), `mae` and `rmse` in the target's unit, and `r2` where defined.
