@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedtrain.config import Config, build_config, load_config
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError, DataError
@@ -11,8 +13,10 @@ from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 from fedtrain.secagg.simulated import make_pinned_roster
+from fedtrain.statistics.drift import Drift, measure_drift
 from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
 from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_plan
+from fedtrain.statistics.records import iterate_values
 from fedtrain.statistics.vector import StatisticsVector, calibrate_noise
 
 from .grid import FIRST_NODE_ID, InProcessGrid
@@ -177,6 +181,46 @@ def ask_sites(
         cost=layout.compute_cost(config, delta=delta),
         noise_stddev=layout.compute_noise_stddev(survivors),
     )
+
+
+def measure_site_drift(
+    before: Sites,
+    after: Sites,
+    plan: StatisticsPlan,
+    *,
+    min_records: int,
+    threshold: float,
+) -> dict[str, Drift | None]:
+    """Return each site's own drift, as the site would compute it from its own two histograms.
+
+    Nothing of it is part of any sum; it is for the site's eyes, and this machine has all sites.
+
+    Args:
+        before: The sites with their training data.
+        after: The same with new data.
+        plan: Which columns and bins.
+        min_records: Of either data set; None stands for a site with fewer, or without new data.
+        threshold: Index that says "retrain".
+    """
+    drifts: dict[str, Drift | None] = {}
+    for name in before.shards.site_names:
+        drifts[name] = None
+        if name not in after.shards.site_names:
+            continue
+        old, new = (_sum_own(sites.shards, name, plan) for sites in (before, after))
+        if min(old[0], new[0]) >= min_records:
+            drifts[name] = measure_drift(
+                plan, old, new, min_records=min_records, threshold=threshold
+            )
+    return drifts
+
+
+def _sum_own(shards: Shards, name: str, plan: StatisticsPlan) -> Sums:
+    features, labels = shards.read_raw(shards.site_names.index(name), "all")
+    total = np.zeros(plan.length)
+    for values in iterate_values(features, labels, plan):
+        total += values.sum(axis=0)
+    return total
 
 
 def _verify_sizes(shards: Shards, plan: StatisticsPlan) -> None:

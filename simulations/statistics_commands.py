@@ -68,6 +68,11 @@ def _register_drift(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--threshold", type=float, default=0.25, metavar="PSI", help='index that says "retrain"'
     )
+    parser.add_argument(
+        "--by-site",
+        action="store_true",
+        help="also each site's own drift, as it would see it (not with --epsilon)",
+    )
     parser.set_defaults(run=_run_drift)
 
 
@@ -131,34 +136,37 @@ def _run_stats(args: argparse.Namespace) -> int:
 
 
 def _run_drift(args: argparse.Namespace) -> int:
+    from fedtrain.errors import ConfigError
     from fedtrain.report.tables import make_console
     from fedtrain.statistics.drift import measure_drift
-    from fedtrain.statistics.tables import render_drift
+    from fedtrain.statistics.tables import render_drift, render_site_drift
 
-    from .statistics import ask_sites, open_sites
+    from .statistics import ask_sites, measure_site_drift, open_sites
 
     noise = _read_noise(args)
-    answers = [
-        ask_sites(
-            open_sites(args.scenario, args.overrides, noised=noise is not None, path=path),
-            max_records=args.max_records,
-            noise=noise,
-            sums=2,
+    if noise is not None and args.by_site:
+        raise ConfigError(
+            "--by-site tells exact figures of each site; leave out one of it and --epsilon"
         )
+    old, new = (
+        open_sites(args.scenario, args.overrides, noised=noise is not None, path=path)
         for path in (None, args.new)
-    ]
-    before, after = answers
-    drift = measure_drift(
-        before.plan,
-        before.sums,
-        after.sums,
-        min_records=args.min_records,
-        threshold=args.threshold,
     )
+    before, after = (
+        ask_sites(sites, max_records=args.max_records, noise=noise, sums=2) for sites in (old, new)
+    )
+    limits = {"min_records": args.min_records, "threshold": args.threshold}
+    drift = measure_drift(before.plan, before.sums, after.sums, **limits)
+    by_site = measure_site_drift(old, new, before.plan, **limits) if args.by_site else None
     if args.json:
-        _print_json(drift.to_json(), before)
+        tree = drift.to_json()
+        if by_site is not None:
+            tree["by_site"] = {name: one and one.to_json() for name, one in by_site.items()}
+        _print_json(tree, before)
         return 0
     make_console(sys.stdout).print(render_drift(drift))
+    if by_site is not None:
+        make_console(sys.stdout).print(render_site_drift(by_site))
     _print_guarantee(before, args.min_records, sums=2)
     names = ", ".join(drift.drifted)
     verdict = f"retrain: {names} beyond {drift.threshold:g}" if names else "no need to retrain"

@@ -1,6 +1,6 @@
 """Federated statistics as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
@@ -78,6 +78,25 @@ def render_drift(drift: Drift) -> Table:
     ]
     headers = ("column", "PSI", "by chance", "largest change", f"above {drift.threshold:g}")
     return make_table(headers, rows, title="Population stability, new data against training data")
+
+
+def render_site_drift(drifts: Mapping[str, Drift | None]) -> Table:
+    """Return each site's largest shift and its labels'; nothing of a site with few records."""
+    rows = []
+    for name, drift in drifts.items():
+        told = [] if drift is None else [s for s in drift.shifts if s.index is not None]
+        label = None if drift is None else drift.label
+        rows.append(
+            [
+                name,
+                told[0].name if told else NOTHING,
+                f"{told[0].index:.3f}" if told else NOTHING,
+                NOTHING if label is None or label.index is None else f"{label.index:.3f}",
+                "retrain" if drift is not None and drift.drifted else NOTHING,
+            ]
+        )
+    headers = ("site", "largest shift", "PSI", "PSI of labels", "verdict")
+    return make_table(headers, rows, title="By site, for the site's own eyes", texts=2)
 
 
 def _describe_cells(shift: Shift) -> str:

@@ -121,3 +121,11 @@ def test_same_data_does_not_drift(hospitals, capsys):
 def test_data_without_a_file_cannot_drift(capsys):
     assert main(["drift", SCENARIO, "--new", "x"]) == 2
     assert "reads no file" in capsys.readouterr().err
+
+
+def test_drift_by_site_names_the_sites(hospitals, capsys):
+    scenario, now = hospitals
+    (now / "c.csv").write_text((now.parent / "then" / "c.csv").read_text())
+    assert main(["drift", str(scenario), "--new", str(now), "--by-site", "--json"]) == 0
+    by_site = json.loads(capsys.readouterr().out)["by_site"]
+    assert [site for site, drift in by_site.items() if drift["retrain"]] == ["a", "b"]
