@@ -33,6 +33,7 @@ Compute = Callable[[int], PrivacyCost | None]
 _SHOWN_ROUNDS = 6
 # Noise of a mean update, as a share of the clip on every coordinate, from which it is warned of.
 SWAMPED: Final = 0.05
+START_NOT_COVERED: Final = "whose own training data no guarantee of this run covers"
 
 
 def render_check(opened: Opened) -> RenderableType:
@@ -68,7 +69,7 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
         if federation.site_sample_rate is not None
         else f"{cohort} a round"
     )
-    return [
+    facts = [
         ("scenario", config.run.name),
         ("data", f"{config.data.source}, {len(preparation.label_names)} classes"),
         ("sites", f"{opened.sites} ({config.partition.scheme}), {cohort_text}"),
@@ -77,6 +78,9 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
         ("secure sum", _describe_secure_sum(config, cohort)),
         ("sent a round", f"{format_bytes(4 * size * cohort)} down and as much up"),
     ]
+    if config.model.start_from is not None:
+        facts.insert(4, ("starts from", f"{config.model.start_from}, {START_NOT_COVERED}"))
+    return facts
 
 
 def _describe_secure_sum(config: Config, cohort: int) -> str:
