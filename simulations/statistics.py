@@ -91,6 +91,13 @@ def open_sites(
     config = resolve(load_config(find_scenario(name_or_path), overrides))
     verify_noise(config, noised=noised)
     tree = json.loads(config.model_dump_json(exclude_none=True))
+    count = config.partition.sites
+    if count is not None and count < config.secure_aggregation.min_cohort:
+        raise ConfigError(
+            f"partition.sites = {count} is below secure_aggregation.min_cohort ="
+            f" {config.secure_aggregation.min_cohort}: fewer sites cannot hide from each other in a"
+            " sum of statistics"
+        )
     if tree["secure_aggregation"]["mode"] == "off":
         tree["secure_aggregation"]["mode"] = "protocol"
         tree["federation"]["strategy"] = "FedAvg"

@@ -216,7 +216,8 @@ def _print_guarantee(answer: "Answer", min_records: int, *, sums: int) -> None:
         return
     cost = answer.cost
     out.write(
-        f"epsilon {cost.epsilon:.3g} a sum at delta {cost.delta:g} for each record"
+        f"epsilon {cost.epsilon:.3g}{' a sum' if sums > 1 else ''} at delta {cost.delta:g} for each"
+        " record"
         f" ({cost.neighbouring_relation}, {cost.accountant}); noise of standard deviation"
         f" {answer.noise_stddev:.3g} on each count, added by the sites in shares. It composes with"
         " whatever else is released of these records. The noise of a simulation follows from"

@@ -5,11 +5,13 @@ A folder holds `study.db` (Optuna's own storage, so that a study that was interr
 together is counted before the first begins, each at its full length.
 """
 
+import fcntl
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,10 +106,17 @@ def sweep(path: Path, folder: Path, *, workers: int | None = None) -> SweepResul
     study, scenario = load_study(path)
     _verify(study, scenario)
     _open_folder(study, scenario, folder)
+    with _locking(folder):
+        _run_left(path, study, folder, workers or study.workers)
+    return _collect(study, scenario, folder)
+
+
+def _run_left(path: Path, study: Study, folder: Path, workers: int) -> None:
+    """Run the trials that are left of the planned ones, shared out to processes."""
     kept = _open_storage(study, folder)
     _end_interrupted(kept)
     left = study.count_trials() - len(kept.trials)
-    shares = _share_out(max(left, 0), workers or study.workers)
+    shares = _share_out(max(left, 0), workers)
     if len(shares) == 1:
         _work(path, folder, shares[0], study.seed + len(kept.trials))
     elif shares:
@@ -119,7 +128,6 @@ def sweep(path: Path, folder: Path, *, workers: int | None = None) -> SweepResul
             ]
             for job in jobs:
                 job.result()
-    return _collect(study, scenario, folder)
 
 
 def compute_planned_sweep_cost(path: Path) -> tuple[Study, PrivacyCost | None]:
@@ -164,6 +172,20 @@ def _open_folder(study: Study, scenario: Path, folder: Path) -> None:
         path.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
     elif json.loads(path.read_text(encoding="utf-8"))["digest"] != digest:
         raise ConfigError(f"{folder} holds another study's trials; choose another --out")
+
+
+@contextmanager
+def _locking(folder: Path) -> Iterator[None]:
+    """Keep a second command out of the folder: together they would run more trials than planned."""
+    with (folder / "sweep.lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"another process is running the study in {folder}; wait for it, or choose another"
+                " --out"
+            ) from error
+        yield
 
 
 def _open_storage(study: Study, folder: Path, *, seed: int = 0) -> Any:

@@ -81,6 +81,11 @@ def test_statistics_of_protected_sites_are_refused():
         open_sites("digits_plain", private, noised=True)
 
 
+def test_two_sites_are_too_few_to_hide_from_each_other():
+    with pytest.raises(ConfigError, match="cannot hide from each other"):
+        open_sites("digits_plain", ["partition.sites=2"], noised=False)
+
+
 def test_site_of_too_many_records_is_named():
     with pytest.raises(DataError, match=r"site '.*' has more than 20 records"):
         ask_sites(open_sites(SCENARIO, noised=False), max_records=20)

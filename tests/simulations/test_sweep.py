@@ -1,5 +1,6 @@
 """Hyper-parameter studies: resumed, pruned, accounted."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def test_folder_of_another_study_is_refused(write, tmp_path):
     (tmp_path / "out" / "sweep.json").write_text('{"digest": "other"}')
     with pytest.raises(ConfigError, match="another study's trials"):
         sweep(path, tmp_path / "out")
+
+
+def test_second_command_is_kept_out_of_a_running_study(write, tmp_path):
+    path = write()
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / "sweep.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is running the study"):
+            sweep(path, tmp_path / "out")
 
 
 def test_cost_of_trials_on_private_records_composes(write):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
 from fedtrain.config import parse_config
 from fedtrain.data.columns import Category, Numeric, Table
@@ -101,3 +102,33 @@ def test_plan_of_a_stranger_is_refused(text):
 def test_plan_of_too_many_sums_is_refused():
     with pytest.raises(ConfigError, match="sums are above"):
         StatisticsPlan(tuple(Range(str(i), 0, 1) for i in range(1000)), (), correlation=True)
+
+
+def draw_noise(variance_share):
+    """Return the noise of a site without records, scaled to the claimed standard deviation."""
+    plan = StatisticsPlan(
+        tuple(Range(str(i), 0, 1) for i in range(100)), (), bins=100, noise_multiplier=1.0
+    )
+    layout = StatisticsVector(plan, CONFIG, cohort=4)
+    claimed = layout.share.share_variance
+    changed = layout.share.model_copy(update={"share_variance": int(claimed * variance_share)})
+    layout.share = changed
+    empty = Category(np.empty(0, np.int32), ())
+    generator = SecureGenerator.from_seed(7, "noise")
+    columns = {str(i): Numeric(np.empty(0)) for i in range(100)}
+    words = layout.encode(Table(columns, 0), empty, rounding=generator, noise=generator)
+    return words.view("<i4") / claimed**0.5
+
+
+def has_claimed_deviation(noise):
+    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], len(noise))
+    return low < float(np.sum(noise**2)) < high
+
+
+def test_every_sum_carries_the_claimed_noise():
+    assert has_claimed_deviation(draw_noise(1.0))
+
+
+@pytest.mark.parametrize("factor", [2 / 3, 3 / 2])
+def test_noise_of_another_size_is_told_apart(factor):
+    assert not has_claimed_deviation(draw_noise(factor**2))
