@@ -33,6 +33,10 @@ POPULATION: Final = (
 SETTINGS: Final = (
     "The choice of settings by looking at results of earlier runs, except as they paid."
 )
+START: Final = (
+    "Records that the start model was trained on (model.start_from): the bound is for the records"
+    " of this run."
+)
 UPDATES: Final = (
     "Each site's update, which is released as it is: training records can be reconstructed from it."
 )
@@ -93,6 +97,8 @@ def _list_unprotected(config: Config) -> tuple[str, ...]:
         found.append(MANY_SITES)
     if not privacy.covers_sites:
         found.append(GROUPS)
+    if config.model.start_digest is not None:
+        found.append(START)
     return (*found, TAKING_PART, POPULATION, SETTINGS)
 
 

@@ -1,0 +1,19 @@
+"""What a report says is not protected follows from the config."""
+
+from fedtrain.config import build_config
+from fedtrain.report.limits import START, build_limits
+
+PRIVATE = {
+    "privacy": {"unit": "record", "noise_multiplier": 1.0},
+    "training": {"sampling": "poisson", "sample_rate": 0.2, "expected_batch_size": 50},
+}
+
+
+def list_unprotected(tree):
+    return build_limits(build_config(tree), (), audited=False, lasting=False).not_protected
+
+
+def test_records_of_the_start_model_are_named_where_there_is_one():
+    model = {"start_from": "a.safetensors", "start_digest": "0" * 64}
+    assert START in list_unprotected(PRIVATE | {"model": model})
+    assert START not in list_unprotected(PRIVATE)
