@@ -83,7 +83,7 @@ def build_measure(config: Config, *, classes: int) -> Measure:
     if task == "anomaly":
         return AnomalyMeasure(loss)
     low, high = config.data.target_bounds or (0.0, 1.0)
-    return NumberMeasure(loss, classes, width=high - low)
+    return NumberMeasure(loss, width=high - low)
 
 
 class ClassMeasure:
@@ -150,8 +150,8 @@ class NumberMeasure:
 
     reals = REALS
 
-    def __init__(self, loss: Loss, outputs: int, *, width: float) -> None:
-        self._loss, self._outputs, self._width = loss, outputs, width
+    def __init__(self, loss: Loss, *, width: float) -> None:
+        self._loss, self._width = loss, width
 
     def compute(
         self,
@@ -172,7 +172,7 @@ class NumberMeasure:
 
     def read(self, values: Sequence[float]) -> NumberSums:
         """See `Measure`."""
-        return NumberSums.from_flat(values, outputs=self._outputs, width=self._width)
+        return NumberSums.from_flat(values, width=self._width)
 
     def describe(self, sums: Sums) -> dict[str, float]:
         """See `Measure`."""

@@ -20,7 +20,7 @@ REALS: Final = 5
 
 @dataclass(frozen=True)
 class NumberSums:
-    """Sums over records and outputs; add those of several sites.
+    """Sums over records of means over outputs; add those of several sites.
 
     Attributes:
         loss_sum: Sum of the records' losses.
@@ -29,7 +29,6 @@ class NumberSums:
         total: Sum of targets.
         total_squares: Sum of squared targets.
         count: Number of records.
-        outputs: k.
         width: What an error of 1 is, in the target's own unit.
     """
 
@@ -39,7 +38,6 @@ class NumberSums:
     total: float
     total_squares: float
     count: int
-    outputs: int
     width: float
 
     def __add__(self, other: "NumberSums") -> "NumberSums":
@@ -51,7 +49,6 @@ class NumberSums:
             total=self.total + other.total,
             total_squares=self.total_squares + other.total_squares,
             count=self.count + other.count,
-            outputs=self.outputs,
             width=self.width,
         )
 
@@ -60,7 +57,7 @@ class NumberSums:
         return [float(value) for value in astuple(self)[: REALS + 1]]
 
     @classmethod
-    def from_flat(cls, values: Sequence[float], *, outputs: int, width: float) -> Self:
+    def from_flat(cls, values: Sequence[float], *, width: float) -> Self:
         """Return the sums that `to_flat` wrote.
 
         Raises:
@@ -73,7 +70,7 @@ class NumberSums:
                 f" {REALS} finite sums and a count; all sites must run the same config"
             )
         loss_sum, absolute, squared, total, total_squares, count = map(float, values)
-        return cls(loss_sum, absolute, squared, total, total_squares, int(count), outputs, width)
+        return cls(loss_sum, absolute, squared, total, total_squares, int(count), width)
 
     def describe(self) -> dict[str, float]:
         """Return `loss` (mean), `mae` and `rmse` in the target's unit, and `r2` where defined.
@@ -83,14 +80,13 @@ class NumberSums:
         """
         if not self.count:
             return {}
-        values = self.count * self.outputs
         metrics = {
             "loss": self.loss_sum / self.count,
-            "mae": self.width * max(self.absolute, 0.0) / values,
-            "rmse": self.width * math.sqrt(max(self.squared, 0.0) / values),
+            "mae": self.width * max(self.absolute, 0.0) / self.count,
+            "rmse": self.width * math.sqrt(max(self.squared, 0.0) / self.count),
         }
-        spread = self.total_squares - self.total**2 / values
-        return metrics | ({"r2": 1 - self.squared / spread} if spread > 1e-9 * values else {})
+        spread = self.total_squares - self.total**2 / self.count
+        return metrics | ({"r2": 1 - self.squared / spread} if spread > 1e-9 * self.count else {})
 
 
 def sum_numbers(outputs: Tensor, targets: Tensor, loss_sum: float, *, width: float) -> NumberSums:
@@ -99,11 +95,10 @@ def sum_numbers(outputs: Tensor, targets: Tensor, loss_sum: float, *, width: flo
     errors = predicted - wanted
     return NumberSums(
         loss_sum=loss_sum,
-        absolute=float(np.abs(errors).sum()),
-        squared=float(np.square(errors).sum()),
-        total=float(wanted.sum()),
-        total_squares=float(np.square(wanted).sum()),
+        absolute=float(np.abs(errors).mean(axis=1).sum()),
+        squared=float(np.square(errors).mean(axis=1).sum()),
+        total=float(wanted.mean(axis=1).sum()),
+        total_squares=float(np.square(wanted).mean(axis=1).sum()),
         count=len(wanted),
-        outputs=wanted.shape[1],
         width=width,
     )

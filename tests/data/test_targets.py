@@ -5,6 +5,7 @@ from fedtrain.config import parse_config
 from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.series import build_windows, split_in_time
 from fedtrain.data.shards import Shards
+from fedtrain.data.sources import load_records
 from fedtrain.data.targets import read_targets, scale_targets
 from fedtrain.errors import ConfigError, DataError
 
@@ -138,3 +139,38 @@ def test_series_that_is_too_short_or_has_a_gap_is_refused():
         build_windows({"a": np.arange(5.0)}, config)
     with pytest.raises(DataError, match="NaN"):
         build_windows({"a": np.array([1.0, np.nan] * 5)}, config)
+
+
+def test_split_of_protected_records_with_targets_depends_on_each_alone():
+    text = """
+[data]
+source = "sklearn:diabetes"
+task = "regression"
+target_bounds = [0, 400]
+test_fraction = 0.5
+[partition]
+scheme = "iid"
+sites = 1
+[training]
+sampling = "poisson"
+sample_rate = 0.1
+expected_batch_size = 4.0
+[privacy]
+unit = "record"
+noise_multiplier = 1.0
+[secure_aggregation]
+mode = "off"
+"""
+    names = ("age", "sex", "bmi", "bp", *(f"s{number}" for number in range(1, 7)))
+    bounds = "".join(f"{name} = [0, 400]\n" for name in names)
+    config = parse_config(f"{text}[data.bounds]\n{bounds}")
+    records = load_records(config)
+    twins = records.take(np.array([0, 0, *range(20)]))
+    twins.targets[:2] = [[1.0], [2.0]]  # equal but for their targets
+    splits = []
+    for kept in (np.arange(22), np.arange(1, 22)):
+        shards = Shards.from_records(twins.take(kept), config)
+        shard = shards.load(0, fit_preparation([], config, shards.public))
+        splits.append(sorted(shard.train.labels[:, 0].tolist()))
+    whole, without = splits
+    assert [label for label in whole if label != np.float32(1 / 400)] == without

@@ -38,7 +38,19 @@ def test_task_runs_and_verifies(name, metric, outputs, tmp_path):
 
 
 @pytest.mark.slow
-def test_regression_under_privacy_comes_close_to_what_ridge_regression_reaches(tmp_path):
-    metrics = run("diabetes", tmp_path).read_metrics()[-1]
-    assert metrics["test_r2"] > 0.25
-    assert metrics["epsilon"] <= 8
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "metric", "least", "overrides"),
+    [
+        ("diabetes", "test_r2", 0.25, ()),  # ridge regression on all records: about 0.5
+        ("loads", "test_r2", 0.7, ("federation.rounds=8",)),
+        ("conditions", "test_auc", 0.8, ()),
+        ("tumours", "test_auc", 0.9, ("federation.rounds=20",)),
+    ],
+)
+def test_scenario_learns_its_task(name, metric, least, overrides, tmp_path):
+    fast = ("federation.evaluate_every=0", "secure_aggregation.mode=arithmetic")
+    if name in ("loads", "tumours"):
+        fast = fast[1:]  # their patience needs evaluations
+    metrics = run(name, tmp_path, *fast, *overrides).read_metrics()[-1]
+    assert metrics[metric] > least

@@ -51,6 +51,43 @@ def test_clipped_sum_of_a_loss_equals_one_backward_pass_a_record(text):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+NUMBERS = ["loss = 'mse'", "loss = 'mae'", "loss = 'huber'", "loss = 'quantile'\nquantile = 0.9"]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_clipped_sum_of_a_loss_of_numbers_equals_one_backward_pass_a_record(text):
+    config = parse_config(
+        f"[data]\ntask = 'regression'\ntarget_bounds = [0, 1]\n[training]\n{text}"
+    )
+    loss, generator = build_loss(config), torch.Generator().manual_seed(0)
+    features, targets = torch.randn(9, 5, generator=generator), torch.rand(9, 2)
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2))
+    expected = torch.zeros(sum(p.numel() for p in model.parameters()))
+    for i in range(len(targets)):
+        value = loss(model(features[i : i + 1]), targets[i : i + 1])
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, model.parameters())])
+        expected += gradient * min(1.0, 0.1 / float(gradient.norm()))
+    keeper = BookKeeper(model, loss=loss)
+    found, _ = keeper.compute_clipped_sum(features, targets, max_grad_norm=0.1)
+    torch.testing.assert_close(
+        torch.cat([f.flatten() for f in found]), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_quantile_loss_is_least_at_the_quantile():
+    config = parse_config(
+        "[data]\ntask = 'regression'\ntarget_bounds = [0, 1]\n"
+        "[training]\nloss = 'quantile'\nquantile = 0.8"
+    )
+    targets = torch.linspace(0, 1, 101)[:, None]
+    losses = [
+        float(build_loss(config)(torch.full_like(targets, c), targets))
+        for c in targets.flatten().tolist()
+    ]
+    assert targets[int(np.argmin(losses))] == pytest.approx(0.8, abs=0.011)
+
+
 def test_focal_loss_counts_a_sure_record_less_than_cross_entropy():
     sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.1, 0.0]])
     label = torch.tensor([0])

@@ -47,6 +47,16 @@ def test_numbers_from_sums_equal_scikit_learns():
     assert found["loss"] == pytest.approx(float((outputs - targets).square().mean()), rel=1e-5)
 
 
+def test_numbers_of_several_outputs_are_pooled():
+    targets = torch.rand(90, 4, generator=torch.Generator().manual_seed(1))
+    outputs = targets + 0.2 * draw(90, 4)
+    found = sum_in_parts(build("regression", TARGETS, 4), outputs, targets, targets)
+    true, predicted = targets.double().flatten(), outputs.double().flatten()
+    assert found["r2"] == pytest.approx(reference.r2_score(true, predicted))
+    mean = 50 * reference.mean_absolute_error(true, predicted)
+    assert found["mae"] == pytest.approx(mean)
+
+
 def test_r2_is_absent_where_targets_are_equal():
     targets = torch.full((5, 1), 0.4)
     sums = build("regression", TARGETS, 1).compute(targets, targets, targets, histograms=False)
