@@ -92,7 +92,7 @@ class ModelState:
         """Return a copy of the state, `(d,)` float32."""
         if not self._tensors:
             return np.empty(0, np.float32)
-        return torch.cat([tensor.reshape(-1) for tensor in self._tensors]).float().numpy()
+        return torch.cat([tensor.reshape(-1) for tensor in self._tensors]).float().cpu().numpy()
 
     def write(self, vector: Vector) -> None:
         """Set the state from a vector `(d,)`.

@@ -28,6 +28,11 @@ def check_learning(config: "Config") -> None:
             "training.gradient_norms = true would send unprotected norms under privacy.unit ="
             f" '{config.privacy.unit}'; remove it"
         )
+    if training.mixed_precision and config.privacy.covers_records:
+        raise ValueError(
+            "training.mixed_precision = true would round the gradients that privacy.unit ="
+            f" '{config.privacy.unit}' clips; remove it"
+        )
     for section, name in ((training, "training"), (config.federation, "federation")):
         warmup, rounds = section.warmup_rounds, config.federation.rounds
         if warmup is not None and warmup > rounds:

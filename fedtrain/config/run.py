@@ -1,5 +1,7 @@
 """Sections on what a run is called and how a simulation computes it."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedtrain.config.section import Section
@@ -25,6 +27,13 @@ class SimulationSection(Section):
 
     workers: int = Field(
         1, ge=1, le=256, description="Worker processes; 1 runs in the command's own process."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = Field(
+        None,
+        description=(
+            "Where models are computed; auto: a GPU where there is one, whose sums round"
+            " differently from a CPU's. Default: cpu."
+        ),
     )
     sites_directory: str | None = Field(
         None,

@@ -76,6 +76,9 @@ class TrainingSection(Section):
         None,
         description="Send the mean norm of a round's gradients, so that failing ones are seen.",
     )
+    mixed_precision: bool | None = Field(
+        None, description="Compute losses in bfloat16 where that is safe. Default: false."
+    )
     sampling: Literal["shuffle", "poisson"] = Field(
         "shuffle",
         description=(

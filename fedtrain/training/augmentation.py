@@ -47,14 +47,16 @@ class Augmentation:
             return images
         digests = self._digest(images)
         coins = np.frombuffer(b"".join(digests), "<u4").reshape(len(images), -1)
-        uniform = torch.from_numpy(coins / 2.0**32)  # (B, 8), of which 4 are used
-        views = self._move(images, uniform)
+        uniform = torch.from_numpy((coins / 2.0**32).astype(np.float32)).to(
+            images.device
+        )  # (B, 8), of which 4 are used
+        views = self._move(images, uniform.to(images.device))
         return self._add_noise(views, digests) if "noise" in self._kinds else views
 
     def _digest(self, images: Tensor) -> list[bytes]:
         """Return a keyed digest of each record."""
         key = self._key + self._step.to_bytes(8, "big")
-        rows = images.contiguous().flatten(1).numpy()
+        rows = images.contiguous().flatten(1).cpu().numpy()
         return [
             hashlib.blake2b(row.tobytes(), key=key, digest_size=_DIGEST_BYTES).digest()
             for row in rows
@@ -64,7 +66,8 @@ class Augmentation:
         """Return images flipped, shifted and turned, by one map of places each."""
         if not self._kinds & {"flip", "crop", "rotate"}:
             return images
-        signs, zero = torch.ones(len(images), dtype=torch.float64), torch.zeros(())
+        zero = uniform.new_zeros(())
+        signs = torch.ones_like(uniform[:, 0])
         if "flip" in self._kinds:
             signs = torch.where(uniform[:, 0] < 0.5, -1.0, 1.0)
         angles, shifts = zero.expand(len(images)), zero.expand(len(images), 2)
@@ -82,8 +85,8 @@ class Augmentation:
         return moved.view_as(images)
 
     def _add_noise(self, images: Tensor, digests: Sequence[bytes]) -> Tensor:
-        noise = torch.empty_like(images)
+        noise = torch.empty_like(images, device="cpu")
         for row, digest in zip(noise, digests, strict=True):
             seed = int.from_bytes(digest[-8:], "big") >> 1
             row.normal_(generator=torch.Generator().manual_seed(seed))
-        return images + NOISE_STDDEV * noise
+        return images + NOISE_STDDEV * noise.to(images.device)

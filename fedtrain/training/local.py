@@ -25,6 +25,7 @@ from fedtrain.params import Layout, ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.augmentation import Augmentation
+from fedtrain.training.devices import find_device
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
@@ -110,7 +111,8 @@ class LocalTrainer:
             memory: What every step is pulled towards; None is nothing.
         """
         self._memory = memory
-        self._model = model
+        self._device = find_device(config)
+        self._model = model.to(self._device)
         self._training = config.training
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._state = ModelState(model)
@@ -149,7 +151,7 @@ class LocalTrainer:
         self._model.eval()
         total: Sums | None = None
         with torch.no_grad():
-            for features, labels in _split_batches(records, EVALUATION_BATCH):
+            for features, labels in _split_batches(*self._place(records)):
                 logits = self._model(features)
                 if not bool(torch.isfinite(logits).all()):
                     raise PeerError("the global model's outputs are not finite at this site")
@@ -190,6 +192,17 @@ class LocalTrainer:
             torch.default_generator.manual_seed(seed)
             yield
 
+    def _place(self, records: Split) -> tuple[Tensor, Tensor]:
+        """Return a split's features and labels, where the model is."""
+        features, labels = torch.from_numpy(records.features), torch.from_numpy(records.labels)
+        return features.to(self._device), labels.to(self._device)
+
+    def _compute_loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        if not self._training.mixed_precision:
+            return self._loss(self._model(features), labels, reduction=reduction)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            return self._loss(self._model(features), labels, reduction=reduction)
+
     def _start_views(self, generator: torch.Generator) -> Augmentation | None:
         """Return what draws the views of a task's steps, where records are augmented."""
         if self._augmentation is None:
@@ -201,14 +214,14 @@ class LocalTrainer:
         self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
         """Take steps over shuffled batches; return the loss sum, records seen and steps."""
-        features = torch.from_numpy(task.records.features)
-        labels = take_targets(features, torch.from_numpy(task.records.labels), self._config)
+        features, labels = self._place(task.records)
+        labels = take_targets(features, labels, self._config)
         loss_sum, seen, steps = 0.0, 0, 0
         views = self._start_views(task.shuffling)
         for batch_features, batch_labels in self._shuffle(features, labels, task.shuffling):
             if views is not None:
                 batch_features = views.apply(batch_features)
-            loss = self._loss(self._model(batch_features), batch_labels)
+            loss = self._compute_loss(batch_features, batch_labels)
             # Not named, so that they are freed before the next are made: 6 % of a CNN's step.
             self._step(optimiser, differentiate(loss, self._parameters), pull)
             loss_sum += loss.item() * len(batch_labels)
@@ -222,7 +235,7 @@ class LocalTrainer:
         size, steps = self._training.batch_size, self._training.local_steps
         taken, epoch = 0, 0
         while epoch < (self._training.local_epochs or 1) if steps is None else taken < steps:
-            order = torch.randperm(len(labels), generator=generator)
+            order = torch.randperm(len(labels), generator=generator).to(self._device)
             # One gather an epoch; the batches are views.
             pairs = zip(
                 torch.split(features.index_select(0, order), size),
@@ -240,8 +253,8 @@ class LocalTrainer:
         self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
         """Take the plan's steps, each on a Poisson batch, an empty one included."""
-        features = torch.from_numpy(task.records.features)
-        labels = take_targets(features, torch.from_numpy(task.records.labels), self._config)
+        features, labels = self._place(task.records)
+        labels = take_targets(features, labels, self._config)
         rate, steps = self._training.sample_rate or 0.0, self._training.local_steps or 0
         if task.sampling is None or task.noise is None:
             raise ValueError("a task of Poisson batches needs generators of masks and noise")
@@ -249,7 +262,7 @@ class LocalTrainer:
         persons, views = self._get_persons(task.records), self._start_views(task.shuffling)
         for _ in range(steps):
             batch = _draw_batch(task.sampling, len(labels), rate=rate, persons=persons)
-            chosen = torch.from_numpy(batch)
+            chosen = torch.from_numpy(batch).to(self._device)
             owners = None if persons is None else torch.from_numpy(persons[batch])
             inputs = features[chosen] if views is None else views.apply(features[chosen])
             gradients, batch_loss = self._compute(inputs, labels[chosen], task.noise, owners=owners)
@@ -276,7 +289,7 @@ class LocalTrainer:
         if not len(labels):
             return [torch.zeros_like(p) for p in self._parameters], 0.0
         divisor = self._training.expected_batch_size or 1.0
-        loss = self._loss(self._model(features), labels, reduction="sum")
+        loss = self._compute_loss(features, labels, reduction="sum")
         gradients = differentiate(loss / divisor, self._parameters)
         return gradients, float(loss.detach())
 
@@ -298,7 +311,11 @@ class LocalTrainer:
         """Return the part of a flat vector `(d,)` that belongs to each trained parameter."""
         parts = self._state.layout.split(vector)
         named = self._model.named_parameters()
-        return [torch.from_numpy(parts[name].copy()) for name, p in named if p.requires_grad]
+        return [
+            torch.from_numpy(parts[name].copy()).to(self._device)
+            for name, p in named
+            if p.requires_grad
+        ]
 
 
 def _draw_batch(
@@ -312,7 +329,6 @@ def _draw_batch(
     return np.flatnonzero(joined[persons])
 
 
-def _split_batches(records: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    features = torch.from_numpy(records.features)
-    labels = torch.from_numpy(records.labels)
+def _split_batches(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = EVALUATION_BATCH
     return zip(torch.split(features, size), torch.split(labels, size), strict=True)
