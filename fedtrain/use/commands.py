@@ -94,7 +94,10 @@ def _register_evaluate(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = _add(
         subparsers, "evaluate", "measure a run's model on your own records", EVALUATE_EPILOG
     )
-    _add_data(parser, "a table with a label column, or an .npz file with x and y")
+    _add_data(
+        parser,
+        "a table with a label column, an .npz file with x and y, or what the run's source reads",
+    )
     _add_label(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object (default: table)"
@@ -104,7 +107,9 @@ def _register_evaluate(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 def _register_predict(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = _add(subparsers, "predict", "predict classes and probabilities", PREDICT_EPILOG)
-    _add_data(parser, "a table (.csv, .parquet), or an .npz file with x")
+    _add_data(
+        parser, "a table (.csv, .parquet), an .npz file with x, or what the run's source reads"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -126,7 +131,10 @@ def _register_explain(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = _add(
         subparsers, "explain", "say which inputs a model's answers rest on", EXPLAIN_EPILOG
     )
-    _add_data(parser, "a table with a label column, or an .npz file with x and y")
+    _add_data(
+        parser,
+        "a table with a label column, an .npz file with x and y, or what the run's source reads",
+    )
     _add_label(parser)
     parser.add_argument(
         "--method",

@@ -1,11 +1,19 @@
 """`fedtrain serve`: answers, and refuses whatever the training schema does not know."""
 
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 import warnings
 
 import pytest
 
 from fedtrain.use.new_records import read_new_records
 from fedtrain.use.serving import build_server, is_loopback
+from tests.use.conftest import EXAMPLE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would rather have httpx2
@@ -95,3 +103,26 @@ def test_page_of_another_host_cannot_ask(heart):
 )
 def test_loopback_is_told(host, expected):
     assert is_loopback(host) is expected
+
+
+@pytest.mark.slow
+def test_process_answers_until_it_is_interrupted():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "fedtrain", "serve", str(EXAMPLE), "--port", str(port)]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/predict",
+        data=json.dumps({"records": [PERSON]}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(request, timeout=5) as reply:
+                    answers = json.load(reply)["predictions"]
+                break
+            except OSError:
+                time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert answers[0]["prediction"] in ("healthy", "disease")
