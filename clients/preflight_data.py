@@ -51,9 +51,10 @@ def open_data(site: Path, scenario: str) -> str:
         if columns is None
         else format_count(len(columns), "column")
     )
+    kinds = "classes" if preparation.task in (None, "anomaly") else "outputs"
     return (
         f"{config.run.name}: the policy allows it; the data has {what} and is of"
-        f" {len(preparation.label_names)} classes, as it says"
+        f" {len(preparation.label_names)} {kinds}, as it says"
     )
 
 

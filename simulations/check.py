@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
+from fedtrain.data.preparation import Preparation
 from fedtrain.plan import (
     RecordPlan,
     build_record_plan,
@@ -71,7 +72,7 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     )
     facts = [
         ("scenario", config.run.name),
-        ("data", f"{config.data.source}, {len(preparation.label_names)} classes"),
+        ("data", f"{config.data.source}, {_describe_task(preparation)}"),
         ("sites", f"{opened.sites} ({config.partition.scheme}), {cohort_text}"),
         ("model", f"{config.model.name}, {size:,} parameters, input {preparation.input_shape}"),
         ("strategy", f"{federation.strategy}, {federation.rounds} rounds, {work} a site and round"),
@@ -148,3 +149,11 @@ def _tabulate(config: Config, columns: Mapping[str, Compute]) -> RenderableType:
         spent = [format_epsilon(None if cost is None else cost.epsilon) for cost in costs]
         rows.append([str(number), *spent])
     return make_table(["rounds", *columns], rows)
+
+
+def _describe_task(preparation: Preparation) -> str:
+    """Say what is predicted: classes, or the task and its outputs."""
+    names = format_count(len(preparation.label_names), "output")
+    if preparation.task is None:
+        return f"{len(preparation.label_names)} classes"
+    return preparation.task if preparation.task == "anomaly" else f"{preparation.task}, {names}"

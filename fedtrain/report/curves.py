@@ -47,6 +47,10 @@ UTILITY_SERIES: Final = (
     ("val_accuracy", "validation accuracy", ORANGE, "-"),
     ("test_auc", "test AUC", GREEN, "--"),
 )
+NUMBER_SERIES: Final = (
+    ("test_r2", "test R2", BLUE, "-"),
+    ("val_r2", "validation R2", ORANGE, "-"),
+)
 LOSS_SERIES: Final = (
     ("test_loss", "test loss", BLUE, "-"),
     ("val_loss", "validation loss", ORANGE, "-"),
@@ -65,7 +69,7 @@ def draw_curves(
     best_round: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw accuracy and loss by round.
+    """Draw accuracy, or R2 where numbers are predicted, and loss by round.
 
     Args:
         metrics: One flat dict a round; absent, null and not finite values are gaps.
@@ -77,11 +81,15 @@ def draw_curves(
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=SIZE, layout="constrained")
         left, right = figure.subplots(1, 2)
-        _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round", empty=empty)
+        if any(_get_points(metrics, key) for key, *_ in NUMBER_SERIES):
+            _draw_panel(left, metrics, NUMBER_SERIES, title="R2 by round", empty=empty)
+            left.set_ylabel("R2 (1 is exact, 0 the mean)")
+        else:
+            _draw_panel(left, metrics, UTILITY_SERIES, title="Accuracy by round", empty=empty)
+            left.set_ylabel(_describe_utility(metrics))
+            _limit_share(left)
         _draw_panel(right, metrics, LOSS_SERIES, title="Loss by round", empty=empty)
-        left.set_ylabel(_describe_utility(metrics))
         right.set_ylabel("mean loss")
-        _limit_share(left)
         for axes in (left, right):
             _mark_best(axes, best_round)
         _save(figure, path)
