@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtrain.config import Config, ModelSection
-from fedtrain.errors import AuditError, ConfigError
+from fedtrain.errors import AuditError, ConfigError, PeerError
 from fedtrain.models.registry import build_model
 from fedtrain.models.start_file import SAFETENSORS, find_start_file, read_start_file
 from fedtrain.models.trained_part import ADAPTERS, has_frozen_part, match_names
@@ -72,9 +72,21 @@ def build_site_model(
     """Build the model of a site: its trained part is overwritten by what the coordinator sends.
 
     The start file is opened only where a part of the model is frozen, which nobody sends, or where
-    the start is what every step is pulled towards.
+    the start is what every step is pulled towards; and no other bytes of it are parsed than those
+    that the config names.
+
+    Raises:
+        PeerError: The config does not name the bytes of its start file.
+        ConfigError: See `build_start_model`.
+        AuditError: See `build_start_model`.
     """
-    if has_frozen_part(config.model) or config.continual is not None:
+    section = config.model
+    if has_frozen_part(section) or config.continual is not None:
+        if section.start_from is not None and section.start_digest is None:
+            raise PeerError(
+                "model.start_digest is missing: a site opens no file of which the coordinator does"
+                " not know the bytes"
+            )
         return build_start_model(
             config, input_shape=input_shape, classes=classes, input_dtype=input_dtype
         )

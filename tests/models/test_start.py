@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from fedtrain.config import build_config
-from fedtrain.errors import AuditError, ConfigError
+from fedtrain.errors import AuditError, ConfigError, PeerError
 from fedtrain.models.start import build_site_model, build_start_model
 from fedtrain.models.start_file import resolve_start
 
@@ -96,6 +96,7 @@ def test_key_without_a_start_is_refused(key):
 
 def test_site_makes_the_same_frozen_part_without_being_sent_it(file):
     config = build_config({"model": {"start_from": str(file), "freeze": ["linear1*"]}})
+    config = config.model_copy(update={"model": resolve_start(config.model)})
     ours, theirs = (make(config, **SIZES) for make in (build_site_model, build_start_model))
     assert torch.equal(ours.linear1.weight, theirs.linear1.weight)
 
@@ -103,3 +104,10 @@ def test_site_makes_the_same_frozen_part_without_being_sent_it(file):
 def test_site_without_a_frozen_part_needs_no_file(tmp_path):
     config = build_config({"model": {"start_from": str(tmp_path / "absent.safetensors")}})
     assert build_site_model(config, **SIZES).output.weight.requires_grad
+
+
+def test_site_opens_no_file_whose_bytes_the_config_does_not_name(tmp_path):
+    path = tmp_path / "absent.safetensors"
+    config = build_config({"model": {"start_from": str(path), "freeze": ["linear1*"]}})
+    with pytest.raises(PeerError, match="start_digest is missing"):
+        build_site_model(config, **SIZES)
