@@ -60,7 +60,11 @@ def make_digits(path: Path, **model: Any) -> RunModel:
 def write_run(path: Path, tree: dict[str, Any], preparation: Preparation) -> RunModel:
     """Write what a run leaves, with start parameters."""
     config = build_config(tree)
-    sizes = {"input_shape": preparation.input_shape, "classes": preparation.outputs}
+    sizes = {
+        "input_shape": preparation.input_shape,
+        "classes": preparation.outputs,
+        "input_dtype": torch.int64 if preparation.is_discrete else torch.float32,
+    }
     module = build_model(config.model, generator=torch.Generator().manual_seed(0), **sizes)
     path.mkdir()
     (path / "config.toml").write_text(to_toml(config))

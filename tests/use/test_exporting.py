@@ -7,10 +7,11 @@ import pytest
 import safetensors
 import torch
 
+from fedtrain.data.preparation import Preparation
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.use import exporting
 from fedtrain.use.exporting import FORMATS, export_model, make_trial_records
-from tests.use.conftest import make_digits
+from tests.use.conftest import make_digits, write_run
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -23,6 +24,16 @@ def test_exported_model_computes_the_same(tmp_path, format, name):
     assert exported.path.stat().st_size == exported.size
     assert exported.difference <= 1e-5
     assert exported.checked == 46
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["gru", "transformer"])
+def test_model_of_text_is_exported(tmp_path, format, name):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    preparation = Preparation("none", (12,), tuple("abcdef"), is_discrete=True)
+    model = write_run(tmp_path / "run", {"model": {"name": name}}, preparation)
+    assert export_model(model, format, tmp_path / "model").difference <= 1e-5
 
 
 def test_onnx_runs_without_fedtrain(digits, tmp_path):
