@@ -162,3 +162,20 @@ def test_deployed_site_attacks_nobody(caplog):
     assert not ask(make_message(text)).has_error()
     assert ask(make_message(text), randomness="system").has_error()
     assert "this site attacks nobody" in caplog.text
+
+
+def test_update_is_zero_where_a_layer_is_local(tmp_path):
+    text = PLAIN + "\n[personalisation]\nlocal_layers = ['*bias']\n"
+    sent = read_vector(ask(make_message(text), **{"kept-dir": str(tmp_path)}))
+    plain = read_vector(ask(make_message()))
+    assert (sent[-10:] == 0).all()
+    assert (plain[-10:] != 0).all()
+    assert (sent[:-10] == plain[:-10]).all()
+
+
+def test_scaffold_needs_the_control_variate(tmp_path):
+    text = PLAIN + "\n[federation]\nstrategy = 'SCAFFOLD'\n[training]\nlocal_steps = 2\n"
+    assert ask(make_message(text), **{"kept-dir": str(tmp_path)}).has_error()
+    message = make_message(text)
+    message.content["arrays"]["control"] = Array(np.zeros(650, np.float32))
+    assert not ask(message, **{"kept-dir": str(tmp_path)}).has_error()
