@@ -46,7 +46,7 @@ class Attempt:
 
     Attributes:
         session: The protocol's state.
-        purpose: TRAINING or EVALUATION.
+        purpose: TRAINING, EVALUATION or STATISTICS.
         record: What was announced: round, preparation, proximal coefficient, clip.
         vector: Global model, `(d,)`; in a round of SCAFFOLD `(2, d)`, see `read_start`.
         cohort: Most sites that may be summed.

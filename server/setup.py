@@ -142,21 +142,17 @@ def set_up(
     if draws.simulated or roster is None:
         roster = _make_roster(config, members)
     plan = build_preparation_plan(config, public)
-    if kept is not None:
-        preparation = kept
-    elif plan is not None and roster is not None:
-        sums, _ = sum_statistics(
-            grid,
-            config,
-            plan,
-            names={member.node_id: member.name for member, _ in willing},
-            roster=roster.signed,
-            draws=draws,
-            run_id="" if draws.simulated else run_id,
-        )
-        preparation = fit_preparation([read_statistics(config, plan, sums)], config, public)
-    else:
-        preparation = fit_preparation(_read_statistics(willing), config, public)
+    preparation = kept
+    if preparation is None:
+        each = _read_statistics(willing)
+        if plan is not None and roster is not None:
+            names = {member.node_id: member.name for member, _ in willing}
+            run = "" if draws.simulated else run_id
+            sums, _ = sum_statistics(
+                grid, config, plan, names=names, roster=roster.signed, draws=draws, run_id=run
+            )
+            each = [read_statistics(config, plan, sums)]
+        preparation = fit_preparation(each, config, public)
     verify_class_weights(config.training, len(preparation.label_names))
     model = build_start_model(
         config,

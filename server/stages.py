@@ -52,7 +52,7 @@ class SecureRound:
     """What is known of one secure sum, and no more.
 
     Attributes:
-        purpose: TRAINING or EVALUATION.
+        purpose: TRAINING, EVALUATION or STATISTICS.
         cohort: Sites asked.
         threshold: Survivors that the sum needed.
         survivors: Sites whose vectors are in it.

@@ -14,7 +14,7 @@ from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 from simulations.opening import open_config
 from simulations.progress import Silence
-from simulations.simulate import simulate, start
+from simulations.simulate import reopen, simulate, start
 from simulations.statistics import Noise, ask_sites, open_sites
 
 SCENARIO = "breast_cancer_prepared"
@@ -135,3 +135,24 @@ def test_drift_by_site_names_the_sites(hospitals, capsys):
     assert main(["drift", str(scenario), "--new", str(now), "--by-site", "--json"]) == 0
     by_site = json.loads(capsys.readouterr().out)["by_site"]
     assert [site for site, drift in by_site.items() if drift["retrain"]] == ["a", "b"]
+
+
+class Interruption(Silence):
+    """Ends a run after its first round."""
+
+    def on_round(self, metrics):
+        raise KeyboardInterrupt
+
+
+def test_run_goes_on_with_the_preparation_that_it_began_with(tmp_path):
+    config = load_config(find_scenario(SCENARIO), ["federation.rounds=2"])
+    run = start(open_config(resolve(config)), tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(run, Interruption())
+    path = tmp_path / "run" / "preparation.json"
+    tree = json.loads(path.read_text())
+    tree["columns"][0]["center"] = 17.0  # as no sum would give it again
+    path.write_text(json.dumps(tree))
+    simulate(reopen(tmp_path / "run", None), Silence())
+    saved = json.loads((tmp_path / "run" / "model.json").read_text())["preparation"]
+    assert saved["columns"][0]["center"] == 17.0

@@ -71,7 +71,7 @@ def test_grid_runs_every_value_and_writes_the_best_scenario(write, tmp_path):
 
 def test_study_that_ships_is_found_by_name():
     study, scenario = load_study(Path("breast_cancer"))
-    assert study.count_trials() == 12
+    assert study.count_trials() == 10
     assert scenario.stem == "breast_cancer_prepared"
 
 
