@@ -1,15 +1,17 @@
 """How good a run's model is, how evenly over the sites, and what it was trained on."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fedtrain.audit.evidence import Evidence
+from fedtrain.config import DataSection
 from fedtrain.report.document import Fact, SiteScores, Utility
 from fedtrain.report.figures import join_words, round_near
 from fedtrain.report.run import to_finite
 from fedtrain.report.tables import label_metric
 
-NAMES: Final = ("accuracy", "auc", "f1", "precision", "recall", "loss")
+NAMES: Final = ("accuracy", "auc", "f1", "precision", "recall", "r2", "mae", "rmse", "loss")
 MEASURES: Final = ("accuracy", "auc", "f1")
 NO_SCORES: Final = (
     "No metric left a site: under a guarantee they are suppressed. Test the model on data of your"
@@ -55,7 +57,7 @@ def build_data_sheet(evidence: Evidence) -> tuple[Fact, ...]:
         "Source": data.source,
         "Sites": f"{partition.sites} sites, partition '{partition.scheme}'",
         "Label": data.label or "given by the source",
-        "Classes": ", ".join(described.get("label_names") or data.classes or ()) or NOBODY,
+        "Classes": _describe_classes(data, described.get("label_names") or data.classes or ()),
         "Features": _describe_columns(columns),
         "Preparation": _describe_preparation(str(data.preparation)),
         "Held out": f"{data.test_fraction:.0%} to test, {data.validation_fraction:.0%} to choose",
@@ -68,6 +70,13 @@ def build_data_sheet(evidence: Evidence) -> tuple[Fact, ...]:
         "Fingerprint of the data": str(environment.get("data_fingerprint") or NOBODY),
     }
     return tuple(Fact(name=name, text=text) for name, text in facts.items())
+
+
+def _describe_classes(data: DataSection, names: Sequence[str]) -> str:
+    """Return the classes, or what is predicted in their place."""
+    text = ", ".join(names) or NOBODY
+    known = data.task in (None, "classification", "anomaly")
+    return text if known else f"none; {data.task} of {text}"
 
 
 def describe_data(facts: tuple[Fact, ...]) -> str:
