@@ -24,8 +24,8 @@ def verify_groups(config: "Config") -> None:
         )
     if data.task not in (None, "classification"):
         raise ValueError(
-            f"{where}: groups are compared by confusion, which data.task = '{data.task}' has none of;"
-            " remove it"
+            f"{where}: groups are compared by confusion, which data.task = '{data.task}' has none"
+            " of; remove it"
         )
     if data.test_fraction == 0:
         raise ValueError(

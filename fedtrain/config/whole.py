@@ -6,8 +6,8 @@ from pydantic import model_validator
 
 from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
-from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.continual import ContinualSection, verify_continual
+from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import AVERAGING_STRATEGIES, FederationSection
 from fedtrain.config.groups import verify_groups
@@ -57,8 +57,8 @@ class Config(Section):
         if self.federation.strategy in ("SCAFFOLD", "FedNova"):
             verify_corrected(self)
         verify_personalisation(self)
-        verify_groups(self)
         verify_continual(self)
+        verify_groups(self)
         return self
 
 

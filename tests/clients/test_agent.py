@@ -43,9 +43,7 @@ def test_large_contents_cross_in_chunks(site, coordinator):
     assert not list(agent.folder.incoming.iterdir())
 
 
-def test_agent_works_through_a_proxy(
-    site, coordinator, deployment, monkeypatch
-):
+def test_agent_works_through_a_proxy(site, coordinator, deployment, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     seen = []
     with answering_with(lambda raw: tunnel(raw, seen)) as proxy:

@@ -54,6 +54,9 @@ def test_arrays_are_compared_whole(shape):
         Category(np.zeros(4, np.int32), ("0", "1")),
         PublicConstants(input_shape=shape, value_range=(0, 9), label_names=("0", "1")),
     )
-    text = '[data]\nsource = "npz"\ndrop_duplicates = true\n[partition]\nsites = 1\n[secure_aggregation]\nmode = "off"'
+    text = (
+        '[data]\nsource = "npz"\ndrop_duplicates = true\n[partition]\nsites = 1\n'
+        '[secure_aggregation]\nmode = "off"'
+    )
     shards = Shards.from_records(records, parse_config(text))
     assert len(shards.read_raw(0, "all")[1]) == 2
