@@ -23,6 +23,7 @@ MAX_BINS: Final = 4096
 # Pairs of columns grow with the square of their number.
 MAX_LENGTH: Final = 1_000_000
 _SUMS_A_PAIR: Final = 6
+_OF_CLASSES: Final = (None, "classification", "anomaly")
 Part = Literal["all", "train"]
 
 
@@ -167,7 +168,7 @@ def build_plan(
     return StatisticsPlan(
         tuple(ranges),
         tuple(choices),
-        public.label_names or (),
+        (public.label_names or ()) if config.data.task in _OF_CLASSES else (),
         bins,
         correlation and len(ranges) > 1,
         part,
