@@ -11,6 +11,9 @@ Guarantees:
       rounds that start from them compose as rounds do; Ditto's model never touches the update.
     * Where a local layer stands in the vector, the update is exactly zero.
 
+A site whose update is lost on its way, or refused by a bound, has moved its control variate all the
+same; the coordinator's, which follows from the sum, has not: they drift apart by that much.
+
 References:
     Local layers: FedBN, Li et al. 2021. Ditto: Li, Hu, Beirami and Smith 2021. Control variates:
     SCAFFOLD, Karimireddy et al. 2020, algorithm 1, option II.

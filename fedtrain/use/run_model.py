@@ -17,7 +17,7 @@ from torch import nn
 from fedtrain.config import Config, load_config
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Split
-from fedtrain.errors import DataError
+from fedtrain.errors import DataError, RunDirectoryError
 from fedtrain.models.saved import load_saved_model
 from fedtrain.params import ModelState
 from fedtrain.training.local import LocalTrainer
@@ -99,10 +99,16 @@ def load_run_model(path: Path) -> RunModel:
             the run.
 
     Raises:
-        RunDirectoryError: It holds no model, such as where the run has not ended.
+        RunDirectoryError: It holds no model, such as where the run has not ended, or no whole one.
         AuditError: A file is damaged.
     """
     config = load_config(path / "config.toml")
+    own = config.personalisation
+    if own is not None and own.local_layers:
+        raise RunDirectoryError(
+            f"{path}: has no whole model, {', '.join(own.local_layers)} stayed at their sites"
+            " (personalisation.local_layers); each site has its own below kept/"
+        )
     saved = load_saved_model(path, allowed_functions=[config.model.name])
     description = {
         "architecture": dict(saved.architecture),

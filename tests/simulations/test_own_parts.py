@@ -9,8 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedtrain.config import parse_config
-from fedtrain.errors import ConfigError
+from fedtrain.errors import ConfigError, RunDirectoryError
+from fedtrain.report.verify import verify_run
 from fedtrain.resolution import resolve
+from fedtrain.use.run_model import load_run_model
 from simulations.progress import Silence
 from simulations.simulate import open_config, reopen, simulate, start
 
@@ -145,6 +147,12 @@ def test_local_layers_never_leave_their_site(tmp_path, text):
     assert len({one.tobytes() for one in read_kept(directory.path, "layers")}) == 4
 
 
+def test_run_with_local_layers_has_no_whole_model_to_use(tmp_path):
+    directory = run(tmp_path / "run", SMALL, LOCAL, "federation.rounds=1")
+    with pytest.raises(RunDirectoryError, match="no whole model"):
+        load_run_model(directory.path)
+
+
 def test_ditto_changes_no_bit_of_the_global_model(tmp_path):
     plain = run(tmp_path / "plain", SMALL)
     ditto = run(tmp_path / "ditto", SMALL, "personalisation.model=ditto")
@@ -205,3 +213,17 @@ def test_contradictions_are_refused_at_the_start(overrides, message):
 def test_contradictions_with_privacy_are_refused_at_the_start(override, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(RECORD, [override])
+
+
+@pytest.mark.slow
+def test_scaffold_under_site_privacy_binds_control_and_clip_and_verifies(tmp_path):
+    options = [SCAFFOLD, "privacy.site.clipping=adaptive", "privacy.metrics=uncovered"]
+    options += ["secure_aggregation.mode=protocol", "partition.sites=10"]
+    directory = run(tmp_path / "run", SITE, *options)
+    assert not [check for check in verify_run(directory.path) if check.failed]
+    lines = (directory.path / "metrics.jsonl").read_text().splitlines()
+    changed = json.loads(lines[1]) | {"control": "0" * 64}
+    lines[1] = json.dumps(changed)
+    (directory.path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    failed = {check.name for check in verify_run(directory.path) if check.failed}
+    assert "models summed over" in failed
