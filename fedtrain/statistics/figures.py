@@ -46,7 +46,7 @@ class NumericFigures:
     Attributes:
         count: Records with a value.
         missing_share: Of all records.
-        variance: Of the population; not below 0.
+        variance: Of the population; not below 0. None also where noise hides it.
         histogram: With merged bins.
         quantiles: By share, from the histogram.
     """
@@ -228,11 +228,15 @@ def _read_range(column: Range, part: Sums, records: float, least: float) -> Nume
     there, total, squares = unscale_moments(column, part)
     missing = max(records - there, 0.0)
     told = there >= least and (missing >= least or missing < 0.5)
-    mean = variance = histogram = None
+    mean: float | None = None
+    variance: float | None = None
+    histogram = None
     quantiles: dict[str, float] = {}
     if there >= least:
         mean = min(max(total / there, column.low), column.high)
-        variance = max(squares / there - (total / there) ** 2, 0.0)
+        variance = squares / there - (total / there) ** 2
+        if variance < 0:  # noise, or the rounding of a column that does not vary
+            variance = None if variance < -1e-6 * (column.high - column.low) ** 2 else 0.0
         edges = np.linspace(column.low, column.high, len(part) - 2).tolist()
         histogram = merge_bins(edges, part[3:], least) if len(part) > 3 else None
     if histogram is not None:
