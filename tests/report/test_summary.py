@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,20 @@ def test_summary_as_json_is_strict_and_whole(make_run: MakeRun) -> None:
     assert len(summary["sites"]) == 4
     assert summary["privacy"]["epsilon"] == 2.5
     assert summary["privacy"]["neighbouring_relation"] == "add_remove"
+
+
+def test_own_models_stand_beside_the_global_one(make_run: MakeRun) -> None:
+    run = load_run(make_run("a"))
+    assert "own accuracy" not in render(render_sites(run))
+    sites = [{"site": "x", "rounds": 1, "test_accuracy": 0.5, "own_accuracy": 0.75}]
+    text = render(render_sites(replace(run, sites=sites)))
+    assert "own accuracy" in text
+    assert "0.7500" in text
+
+
+def test_groups_are_listed_with_the_results(make_run: MakeRun) -> None:
+    run = load_run(make_run("a"))
+    last = run.metrics[-1] | {"group:f_accuracy": 0.9, "group_worst_accuracy": 0.4}
+    text = render(render_summary(replace(run, metrics=[*run.metrics[:-1], last])))
+    assert "group:f accuracy" in text
+    assert "group worst accuracy" in text
