@@ -11,12 +11,14 @@ class DataSection(Section):
     """Where records come from and how a site prepares them."""
 
     task: (
-        Literal["classification", "regression", "multi_label", "forecasting", "anomaly"] | None
+        Literal["classification", "regression", "multi_label", "forecasting", "anomaly", "masked"]
+        | None
     ) = Field(
         None,
         description=(
             "classification (the default); regression; multi_label; forecasting of one series a"
-            " site; or anomaly: an autoencoder of records of the first class, tested on both."
+            " site; anomaly: an autoencoder of records of the first class, tested on both; masked:"
+            " hidden numbers of a record from the others, a start for another task."
         ),
     )
     source: str = Field(
@@ -45,6 +47,9 @@ class DataSection(Section):
             "regression, forecasting: public lower and upper bound of what is predicted; values"
             " beyond count as at it."
         ),
+    )
+    mask_share: float | None = Field(
+        None, gt=0, lt=1, description="masked: share of a record's numbers that is hidden. 0.5."
     )
     horizon: int | None = Field(
         None, ge=1, le=512, description="forecasting: steps ahead that are predicted. Default: 1."

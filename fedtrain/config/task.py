@@ -14,12 +14,16 @@ LOSSES: Final[dict[str, tuple[str, ...]]] = {
     "regression": _NUMBERS,
     "forecasting": _NUMBERS,
     "anomaly": _NUMBERS,
+    "masked": _NUMBERS,
 }
+# Tasks in which a model returns its own input.
+RECONSTRUCTING: Final = ("anomaly", "masked")
 # Which tasks read which keys of the data section.
 _KEYS: Final = {
     "targets": ("multi_label", "regression"),
     "target_bounds": ("regression", "forecasting"),
     "horizon": ("forecasting",),
+    "mask_share": ("masked",),
 }
 
 
@@ -58,7 +62,16 @@ def check_task(config: "Config") -> None:
             f"audit.methods = ['{config.audit.methods[0]}', ...] attack models of classes,"
             f" data.task = '{task}'; remove them"
         )
-    if task == "anomaly":
+    if task == "masked" and data.augmentation is not None:
+        raise ValueError(
+            "data.augmentation changes the numbers that data.task = 'masked' hides; remove it"
+        )
+    if task in RECONSTRUCTING:
+        if data.source == "text":
+            raise ValueError(
+                f"data.source = 'text' has ids and no numbers, which data.task = '{task}' predicts;"
+                " take another source"
+            )
         return
     _check_targets(config, task)
     if task == "forecasting":

@@ -29,6 +29,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fedtrain.config import Config
+from fedtrain.config.task import RECONSTRUCTING
 from fedtrain.data.columns import Category, Table, sort_names
 from fedtrain.data.encoding import (
     CategoryColumn,
@@ -84,7 +85,9 @@ class Preparation:
     @property
     def outputs(self) -> int:
         """How many numbers a model returns of a record."""
-        return math.prod(self.input_shape) if self.task == "anomaly" else len(self.label_names)
+        if self.task in RECONSTRUCTING:
+            return math.prod(self.input_shape)
+        return len(self.label_names)
 
     def apply_features(self, features: Features | pl.DataFrame) -> NDArray[Any]:
         """Prepare raw records.

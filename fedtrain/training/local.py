@@ -29,6 +29,7 @@ from fedtrain.training.devices import find_device
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
+from fedtrain.training.masking import Hiding, start_hiding
 from fedtrain.training.measures import Sums, build_measure, take_targets
 from fedtrain.training.memory import Memory
 from fedtrain.training.optimisers import Optimiser, Watched, build_optimiser
@@ -150,9 +151,10 @@ class LocalTrainer:
         self._state.write(vector)
         self._model.eval()
         total: Sums | None = None
+        hiding = start_hiding(self._config, None)
         with torch.no_grad():
             for features, labels in _split_batches(*self._place(records)):
-                logits = self._model(features)
+                logits = self._model(features if hiding is None else hiding.apply(features))
                 if not bool(torch.isfinite(logits).all()):
                     raise PeerError("the global model's outputs are not finite at this site")
                 targets = take_targets(features, labels, self._config)
@@ -203,10 +205,10 @@ class LocalTrainer:
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             return self._loss(self._model(features), labels, reduction=reduction)
 
-    def _start_views(self, generator: torch.Generator) -> Augmentation | None:
-        """Return what draws the views of a task's steps, where records are augmented."""
+    def _start_views(self, generator: torch.Generator) -> Augmentation | Hiding | None:
+        """Return what draws the views of a task's steps, where records are changed or hidden."""
         if self._augmentation is None:
-            return None
+            return start_hiding(self._config, generator)
         key = int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
         return Augmentation(self._augmentation, key.to_bytes(8, "big"))
 

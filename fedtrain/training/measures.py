@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedtrain.config import Config
-from fedtrain.config.task import CLASSIFICATION
+from fedtrain.config.task import CLASSIFICATION, RECONSTRUCTING
 from fedtrain.training.anomaly_metrics import AnomalySums, count_anomaly_numbers, sum_anomalies
 from fedtrain.training.label_metrics import LabelSums, count_label_numbers, sum_labels
 from fedtrain.training.losses import Loss, build_loss
@@ -157,13 +157,13 @@ class NumberMeasure:
         self,
         outputs: Tensor,
         targets: Tensor,
-        labels: Tensor,
+        labels: Tensor,  # noqa: ARG002 - targets are what is predicted
         *,
         histograms: bool,  # noqa: ARG002 - numbers have none
     ) -> NumberSums:
         """See `Measure`."""
         loss_sum = float(self._loss(outputs, targets, reduction="sum"))
-        return sum_numbers(outputs, labels, loss_sum, width=self._width)
+        return sum_numbers(outputs, targets, loss_sum, width=self._width)
 
     def count_numbers(self, *, histograms: bool) -> int:
         """See `Measure`."""
@@ -208,7 +208,7 @@ class AnomalyMeasure:
 
 def reconstructs(config: Config) -> bool:
     """Say whether a model is to return its own input."""
-    return config.data.task == "anomaly"
+    return config.data.task in RECONSTRUCTING
 
 
 def take_targets(features: Tensor, labels: Tensor, config: Config) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrain.errors import ConfigError
 from fedtrain.use.run_model import Records, RunModel
 
 PREDICTION: Final = "prediction"
@@ -30,6 +31,11 @@ def compute_answers(model: RunModel, features: Records) -> dict[str, NDArray[Any
         probabilities = model.compute_probabilities(features)
         likely = [names[index] for index in probabilities.argmax(axis=1)]
         return {PREDICTION: np.array(likely), **_name(PROBABILITY, names, probabilities)}
+    if task == "masked":
+        raise ConfigError(
+            "a model of data.task = 'masked' answers nothing yet; train another from it, with"
+            " model.start_from and model.reinitialise"
+        )
     outputs = model.compute_outputs(features).astype(np.float64)
     if task == "multi_label":
         probabilities = 1 / (1 + np.exp(-outputs))

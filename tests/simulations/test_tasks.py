@@ -27,6 +27,7 @@ def run(name: str, path: Path, *overrides: str):
         ("loads", "test_rmse", 6),
         ("conditions", "test_subset_accuracy", 6),
         ("tumours", "test_recall_at_5", 30),
+        ("digits_masked", "test_r2", 64),
     ],
 )
 def test_task_runs_and_verifies(name, metric, outputs, tmp_path):
@@ -54,3 +55,19 @@ def test_scenario_learns_its_task(name, metric, least, overrides, tmp_path):
         fast = fast[1:]  # their patience needs evaluations
     metrics = run(name, tmp_path, *fast, *overrides).read_metrics()[-1]
     assert metrics[metric] > least
+
+
+@pytest.mark.slow
+def test_linear_probe_of_a_masked_model_beats_one_of_random_features(tmp_path):
+    fast = ("secure_aggregation.mode=arithmetic", "federation.evaluate_every=0")
+    start_ = run("digits_masked", tmp_path / "masked", *fast).path
+    probe = (
+        "model.name=mlp",
+        "model.hidden=[128]",
+        "federation.rounds=10",
+        'model.freeze=["*", "!output*"]',
+    )
+    began = (f"model.start_from={start_}", 'model.reinitialise=["output*"]')
+    learned = run("digits_plain", tmp_path / "a", *fast, *probe, *began).read_metrics()[-1]
+    random = run("digits_plain", tmp_path / "b", *fast, *probe).read_metrics()[-1]
+    assert learned["test_accuracy"] > random["test_accuracy"] + 0.03
