@@ -169,7 +169,8 @@ def _compute_words(
     generator = site.make_generator(f"rounding {purpose}", round_)
     if purpose == TRAINING:
         clip = read_clip(site.config, record)
-        layout = TrainingVector(site.config, size=vector.shape[-1], cohort=cohort, clip=clip)
+        size = vector.shape[-1]
+        layout = TrainingVector(site.config, size=size, cohort=cohort, clip=clip, round=round_)
         own = produce_update(site, record, vector, clip=clip)
         model = vector if vector.ndim == 1 else vector[0]
         words = layout.encode(

@@ -45,12 +45,15 @@ def resolve(config: Config) -> Config:
         ConfigError: `target_epsilon` cannot be reached.
     """
     private = config.privacy.unit != "none"
-    equal = private or config.federation.strategy == "SCAFFOLD"
+    compression = config.compression
+    few_bits = compression is not None and compression.update_bits is not None
+    pruned = compression is not None and compression.prune_share is not None
+    equal = private or config.federation.strategy == "SCAFFOLD" or few_bits
     federation = config.federation.model_copy(
         update={
             "weighting": config.federation.weighting or ("equal" if equal else "examples"),
             "select": config.federation.select
-            or ("last" if private or config.data.validation_fraction == 0 else "best"),
+            or ("last" if private or pruned or not config.data.validation_fraction else "best"),
         }
     )
     central_test = config.data.central_test

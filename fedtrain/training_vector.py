@@ -4,9 +4,10 @@ Coordinator and site build the same layout from the config and the cohort, so th
 is sent. Without site-level privacy the vector holds weight x update and the weight, whose sums'
 quotient is the average; with FedNova the update is per local step, and their number rides along.
 Under site-level privacy it holds the clipped update and, where the clip adapts, one bit, both with
-the site's share of the noise; the divisor is a public constant.
+the site's share of the noise; the divisor is a public constant. The config may have fewer
+coordinates of the update sent, in fewer bits.
 
-Shapes: d parameters, m elements of the encoded vector.
+Shapes: d parameters, s of them sent, m elements of the encoded vector.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrain.compression import draw_kept
 from fedtrain.config import Config
 from fedtrain.params import Vector, compute_norm
 from fedtrain.plan import build_site_plan, get_threshold, sends_metrics
@@ -80,7 +82,13 @@ class TrainingVector:
     """
 
     def __init__(
-        self, config: Config, *, size: int, cohort: int, clip: float | None = None
+        self,
+        config: Config,
+        *,
+        size: int,
+        cohort: int,
+        clip: float | None = None,
+        round: int = 1,
     ) -> None:
         """Lay out the vector.
 
@@ -89,6 +97,7 @@ class TrainingVector:
             size: d.
             cohort: Sites asked.
             clip: The round's clip of site-level privacy; by default the plan's first.
+            round: From which follows what of an update is sent; lengths are those of any other.
 
         Raises:
             ConfigError: It does not fit the ring, or the noise is too small for it.
@@ -99,6 +108,8 @@ class TrainingVector:
         self._is_private = config.privacy.unit != "none"
         self._per_step = config.federation.strategy == "FedNova"
         self._fewest_shares = 1
+        self._size, self._compression = size, config.compression
+        self._kept = draw_kept(config, size=size, round=round)
         if plan is not None:
             least = section.min_cohort if plan.samples else cohort
             self._fewest_shares = plan.count_shares(least, get_threshold(config, least))
@@ -184,7 +195,7 @@ class TrainingVector:
         loss = float(parts[LOSS][0]) * factor if LOSS in parts else None
         steps = float(parts[STEPS][0]) * factor if STEPS in parts else None
         norm = float(parts[GRADIENT][0]) * factor if GRADIENT in parts else None
-        average = _average(parts[UPDATE], factor)
+        average = self._spread(_average(parts[UPDATE], factor))
         return TrainingSum(average, weight, loss, steps=steps, gradient_norm=norm)
 
     def _decode_noised(
@@ -199,9 +210,12 @@ class TrainingVector:
         return TrainingSum(_average(update, 1 / divisor), divisor, loss, below)
 
     def _make_update_block(self, size: int, clip: float | None) -> Block:
-        plan = self._plan
+        plan, few = self._plan, self._compression
         if plan is None:
-            return Block(UPDATE, size, self._max_norm)
+            sent = size if self._kept is None else len(self._kept)
+            if few is None or few.largest_coordinate is None:
+                return Block(UPDATE, sent, self._max_norm)
+            return Block(UPDATE, sent, few.largest_coordinate, bits=few.update_bits)
         self._clip = plan.first_update_norm if clip is None else clip
         # The fewest shares of any cohort: a bound that followed the cohort's would set the scale.
         reach = plan.compute_reach(self._clip, shares=self._fewest_shares)
@@ -226,7 +240,23 @@ class TrainingVector:
         counted = min(weight, self._max_weight)
         factor = counted / self._max_weight
         weighed = update if factor == 1 else update * np.float32(factor)
-        return {UPDATE: weighed, WEIGHT: np.array([counted])}, factor
+        return {UPDATE: self._compress(weighed), WEIGHT: np.array([counted])}, factor
+
+    def _compress(self, update: Vector) -> NDArray[Any]:
+        """Return what of an update is sent, `(s,)`, within the bound of few bits."""
+        sent = update if self._kept is None else update[self._kept]
+        if self._compression is None or self._compression.largest_coordinate is None:
+            return sent
+        bound = self._compression.largest_coordinate
+        return np.clip(sent.astype(np.float64), -bound, bound)  # float32 may round it up
+
+    def _spread(self, average: Vector) -> Vector:
+        """Return an average of what was sent as one of whole updates, `(d,)`, zero elsewhere."""
+        if self._kept is None:
+            return average
+        whole = np.zeros(self._size, np.float32)
+        whole[self._kept] = average
+        return whole
 
     def _clip_update(self, update: Vector) -> dict[str, NDArray[Any]]:
         values = update.astype(np.float64)

@@ -20,6 +20,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fedtrain.compression import compute_prune_share, prune
 from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
@@ -255,7 +256,11 @@ class Rounds:
                 f"the global model is not finite after round {round_}; lower"
                 f" training.learning_rate = {self._config.training.learning_rate:g}"
             )
-        return Trained(self._shorten_step(round_, vector, result), metrics, ledger)
+        result = self._shorten_step(round_, vector, result)
+        if self._config.compression is not None:
+            share = compute_prune_share(self._config, round_)
+            result = prune(self._state.layout, result, share)
+        return Trained(result, metrics, ledger)
 
     def _shorten_step(self, round_: int, start: Vector, result: Vector) -> Vector:
         """Go from the round's start towards the strategy's result as far as the schedule says."""

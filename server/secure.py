@@ -144,7 +144,9 @@ class SecureGrid(CohortGrid):
         clip = _read_clip(exchanger.record)
         layout = None
         if purpose == TRAINING:
-            layout = TrainingVector(self._config, size=len(vector), cohort=len(cohort), clip=clip)
+            layout = TrainingVector(
+                self._config, size=len(vector), cohort=len(cohort), clip=clip, round=self._round
+            )
             self.last.share = layout.share
             encoding = layout.encoding
         else:

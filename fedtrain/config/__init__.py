@@ -8,6 +8,7 @@ with the nearest known name. `load_config` reads and checks a file, `resolve` (i
 
 from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
+from fedtrain.config.compression import CompressionSection
 from fedtrain.config.continual import ContinualSection
 from fedtrain.config.data import DataSection, PartitionSection
 from fedtrain.config.federation import (
@@ -34,6 +35,7 @@ __all__ = [
     "STRATEGIES",
     "AttackersSection",
     "AuditSection",
+    "CompressionSection",
     "Config",
     "ContinualSection",
     "DataSection",

@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from fedtrain.config.attackers import AttackersSection
 from fedtrain.config.audit import AuditSection
+from fedtrain.config.compression import CompressionSection, verify_compression
 from fedtrain.config.continual import ContinualSection, verify_continual
 from fedtrain.config.corrected import verify_corrected
 from fedtrain.config.data import DataSection, PartitionSection
@@ -37,6 +38,7 @@ class Config(Section):
     personalisation: PersonalisationSection | None = None
     attackers: AttackersSection | None = None
     continual: ContinualSection | None = None
+    compression: CompressionSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,6 +60,7 @@ class Config(Section):
             verify_corrected(self)
         verify_personalisation(self)
         verify_continual(self)
+        verify_compression(self)
         verify_groups(self)
         return self
 

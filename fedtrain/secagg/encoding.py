@@ -1,9 +1,10 @@
 """From floats to elements of Z/2^k and back: what the masked vector holds.
 
 A vector is a row of blocks. A "real" block is fixed point, rounded stochastically, so that a sum
-of roundings is unbiased; a "count" block is whole numbers, exact. Each block declares a public
-bound on what one site may put in, and an encoding exists only if a whole cohort at its bounds fits
-the ring: no sum can wrap. What exceeds a bound is refused at the site, visibly, never clipped.
+of roundings is unbiased; a "count" block is whole numbers, exact. Of a real block of few bits
+several coordinates share a word, see `packing`. Each block declares a public bound on what one
+site may put in, and an encoding exists only if a whole cohort at its bounds fits the ring: no sum
+can wrap. What exceeds a bound is refused at the site, visibly, never clipped.
 
 Shapes: d coordinates of the update, m elements of the whole vector.
 """
@@ -20,6 +21,7 @@ from fedtrain.errors import ConfigError, DataError
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.faults import UpdateRangeError
 from fedtrain.secagg.masks import Words
+from fedtrain.secagg.packing import Packing
 
 _PIECE: Final = 2**14
 _UNITS: Final = 2**32
@@ -37,12 +39,14 @@ class Block:
         size: Number of coordinates.
         bound: Largest absolute value (real) or largest value (count) of one site, public.
         kind: "real" or "count".
+        bits: Of a real coordinate that shares its word with others; None is a word of its own.
     """
 
     name: str
     size: int
     bound: float
     kind: Literal["real", "count"] = "real"
+    bits: int | None = None
 
 
 def get_word_type(ring_bits: int) -> np.dtype[Any]:
@@ -57,8 +61,8 @@ class VectorEncoding:
         * cohort x (largest absolute encoded value) < 2^(k-1) for each real block, and
           cohort x bound < 2^k for each count block: the sum of any survivors, taken mod 2^k,
           is their plain sum.
-        * Scales are powers of two: decoding loses nothing, and a float32 that is a multiple of
-          the resolution is encoded exactly.
+        * Scales are powers of two, but for blocks of few bits: decoding loses nothing, and a
+          float32 that is a multiple of the resolution is encoded exactly.
         * A real value is rounded to one of its two neighbours, to the upper one with a
           probability equal to its distance from the lower one (to 2^-32), independently.
     """
@@ -84,7 +88,12 @@ class VectorEncoding:
         self.cohort = cohort
         self.ring_bits = ring_bits
         self.dtype = get_word_type(ring_bits)
-        self.length = sum(block.size for block in blocks)
+        self._packings = {
+            block.name: Packing.fit(block.bits, cohort=cohort, ring_bits=ring_bits)
+            for block in blocks
+            if block.bits is not None
+        }
+        self.length = sum(self._count_words(block) for block in blocks)
         self.scales = {block.name: self._choose_scale(block) for block in blocks}
 
     def compute_resolution(self, name: str) -> float:
@@ -112,8 +121,9 @@ class VectorEncoding:
             values = np.asarray(parts[block.name])
             if values.shape != (block.size,):
                 raise DataError(f"block {block.name}: shape {values.shape}, not ({block.size},)")
-            self._encode_block(values, vector[start : start + block.size], block, generator)
-            start += block.size
+            stop = start + self._count_words(block)
+            self._encode_block(values, vector[start:stop], block, generator)
+            start = stop
         return vector
 
     def decode_sum(self, total: Words, count: int) -> dict[str, npt.NDArray[np.float64]]:
@@ -136,14 +146,20 @@ class VectorEncoding:
             )
         decoded, start = {}, 0
         for block in self.blocks:
-            words = total[start : start + block.size]
-            decoded[block.name] = self._decode_block(words, block)
-            start += block.size
+            stop = start + self._count_words(block)
+            decoded[block.name] = self._decode_block(total[start:stop], block, count)
+            start = stop
         return decoded
+
+    def _count_words(self, block: Block) -> int:
+        packing = self._packings.get(block.name)
+        return block.size if packing is None else packing.count_words(block.size)
 
     def _choose_scale(self, block: Block) -> float:
         if not (block.bound > 0 and math.isfinite(block.bound) and block.size >= 0):
             raise ConfigError(f"block {block.name}: bound {block.bound:g} is not a positive number")
+        if block.name in self._packings:
+            return self._packings[block.name].half / block.bound
         if block.kind == "count":
             if self.cohort * math.floor(block.bound) < 2**self.ring_bits:
                 return 1.0
@@ -164,6 +180,9 @@ class VectorEncoding:
         self, values: Values, target: Words, block: Block, generator: SecureGenerator
     ) -> None:
         """Check and encode one block, a piece at a time, all of whose arrays stay in the cache."""
+        packing = self._packings.get(block.name)
+        # Levels that are packed are rounded into words of their own first.
+        levels = target if packing is None else np.empty(block.size, self.dtype)
         outside = 0
         low = 0.0 if block.kind == "count" else -block.bound
         for start in range(0, block.size, _PIECE):
@@ -173,7 +192,7 @@ class VectorEncoding:
                 outside += _count_outside(piece, low, block)
             if outside:
                 continue
-            part = target[start : start + _PIECE]
+            part = levels[start : start + _PIECE]
             if block.kind == "count":
                 part[:] = _to_whole(piece, block)
             else:
@@ -184,6 +203,10 @@ class VectorEncoding:
                 " bound for the whole run",
                 outside,
             )
+        if packing is not None:
+            signed = levels.view(_get_signed(self.dtype)).astype(np.int64)
+            # A quotient of floats may round to a hair beyond the bound's level.
+            target[:] = packing.pack(np.clip(signed, -packing.half, packing.half), self.dtype)
 
     def _round(self, piece: Values, part: Words, block: Block, generator: SecureGenerator) -> None:
         """Write the rounded values of a real block's piece.
@@ -199,9 +222,11 @@ class VectorEncoding:
         # Below half the ring in absolute value: as a signed word it fits.
         np.copyto(part.view(_get_signed(self.dtype)), fixed, casting="unsafe")
 
-    def _decode_block(self, words: Words, block: Block) -> npt.NDArray[np.float64]:
+    def _decode_block(self, words: Words, block: Block, count: int) -> npt.NDArray[np.float64]:
         values: Values
-        if block.kind == "count":
+        if block.name in self._packings:
+            values = self._packings[block.name].unpack(words, block.size, count=count)
+        elif block.kind == "count":
             values = words & self.dtype.type(2**self.ring_bits - 1)
         else:
             spare = 8 * self.dtype.itemsize - self.ring_bits
