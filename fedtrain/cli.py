@@ -30,7 +30,7 @@ EXIT_BROKEN_PIPE: Final = 141
 SECTIONS: Final = {
     "Set up": ("init", "config", "check", "privacy", "vocabulary"),
     "Run": ("stats", "simulate", "cross-validate", "sweep", "bench"),
-    "Read results": ("runs", "show", "compare", "audit", "report", "verify"),
+    "Read results": ("runs", "show", "compare", "audit", "report", "verify", "sink"),
     "Use a model": (
         "evaluate",
         "predict",
