@@ -47,13 +47,15 @@ def resolve(config: Config) -> Config:
     private = config.privacy.unit != "none"
     compression = config.compression
     few_bits = compression is not None and compression.update_bits is not None
-    pruned = compression is not None and compression.prune_share is not None
+    smaller = compression is not None and (
+        compression.prune_share is not None or compression.quantise_training is not None
+    )
     equal = private or config.federation.strategy == "SCAFFOLD" or few_bits
     federation = config.federation.model_copy(
         update={
             "weighting": config.federation.weighting or ("equal" if equal else "examples"),
             "select": config.federation.select
-            or ("last" if private or pruned or not config.data.validation_fraction else "best"),
+            or ("last" if private or smaller or not config.data.validation_fraction else "best"),
         }
     )
     central_test = config.data.central_test

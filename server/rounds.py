@@ -51,6 +51,7 @@ from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.measures import build_measure
 from fedtrain.training.optimisers import MAX_NORM
+from fedtrain.training.quantisation import round_model
 from fedtrain.training.schedules import has_stalled, read_schedule
 
 from .cohort import draw_cohort
@@ -257,10 +258,17 @@ class Rounds:
                 f" training.learning_rate = {self._config.training.learning_rate:g}"
             )
         result = self._shorten_step(round_, vector, result)
-        if self._config.compression is not None:
-            share = compute_prune_share(self._config, round_)
-            result = prune(self._state.layout, result, share)
-        return Trained(result, metrics, ledger)
+        return Trained(self._compress(round_, result), metrics, ledger)
+
+    def _compress(self, round_: int, result: Vector) -> Vector:
+        """Return the result without its smallest weights; the last of all in few bits."""
+        section, layout = self._config.compression, self._state.layout
+        if section is None:
+            return result
+        result = prune(layout, result, compute_prune_share(self._config, round_))
+        if section.quantise_training is None or round_ < self._config.federation.rounds:
+            return result
+        return round_model(layout, result, section.quantise_training)
 
     def _shorten_step(self, round_: int, start: Vector, result: Vector) -> Vector:
         """Go from the round's start towards the strategy's result as far as the schedule says."""

@@ -54,12 +54,21 @@ class CompressionSection(Section):
         description="Rounds over which that share grows from none. Default: half the rounds.",
     )
 
+    quantise_training: Literal[8] | None = Field(
+        None,
+        description=(
+            "Bits of a weight, biases aside, in every step's and test's forward pass; the last"
+            " round's model has its weights on that many levels. Default: not rounded."
+        ),
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.update_bits is None and self.keep_share is None and self.prune_share is None:
+        main = (self.update_bits, self.keep_share, self.prune_share, self.quantise_training)
+        if main == (None, None, None, None):
             raise ValueError(
-                "update_bits, keep_share and prune_share are all missing, so that nothing is"
-                " compressed; set one or remove [compression]"
+                "update_bits, keep_share, prune_share and quantise_training are all missing, so"
+                " that nothing is compressed; set one or remove [compression]"
             )
         if self.update_bits is not None and self.largest_coordinate is None:
             raise ValueError(
@@ -98,7 +107,15 @@ def verify_compression(config: "Config") -> None:
     if section.keep_share is not None:
         _verify_sent(config, f"compression.keep_share = {section.keep_share:g}")
     if section.prune_share is not None:
-        _verify_pruned(config, section.prune_share, section.prune_rounds)
+        _verify_last(config, f"compression.prune_share = {section.prune_share:g}")
+    if section.quantise_training is not None:
+        _verify_last(config, f"compression.quantise_training = {section.quantise_training}")
+    rounds = config.federation.rounds
+    if section.prune_rounds is not None and section.prune_rounds > rounds:
+        raise ValueError(
+            f"compression.prune_rounds = {section.prune_rounds} is above federation.rounds ="
+            f" {rounds}; lower it"
+        )
 
 
 def _verify_sent(config: "Config", shown: str) -> None:
@@ -119,17 +136,11 @@ def _verify_sent(config: "Config", shown: str) -> None:
         )
 
 
-def _verify_pruned(config: "Config", share: float, rounds: int | None) -> None:
-    shown = f"compression.prune_share = {share:g}"
+def _verify_last(config: "Config", shown: str) -> None:
     federation, own = config.federation, config.personalisation
-    if rounds is not None and rounds > federation.rounds:
-        raise ValueError(
-            f"compression.prune_rounds = {rounds} is above federation.rounds ="
-            f" {federation.rounds}; lower it"
-        )
     if federation.select == "best" or federation.patience is not None:
         raise ValueError(
-            f"{shown} is reached by the last round, whose model must be the run's; set"
+            f"{shown} is whole in the last round, whose model must be the run's; set"
             " federation.select = 'last' and remove federation.patience"
         )
     if own is not None and own.local_layers:

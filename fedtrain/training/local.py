@@ -34,6 +34,7 @@ from fedtrain.training.measures import Sums, build_measure, take_targets
 from fedtrain.training.memory import Memory
 from fedtrain.training.optimisers import Optimiser, Watched, build_optimiser
 from fedtrain.training.pull import Pull
+from fedtrain.training.quantisation import RoundedWeights
 
 EVALUATION_BATCH = 2048
 _NO_PULL = Pull()
@@ -122,6 +123,8 @@ class LocalTrainer:
         self._measure = build_measure(config, classes=0)  # adds up, and reads nothing
         self._augmentation = config.data.augmentation
         self._draws_units = config.model.dropout is not None or config.model.name == "vae"
+        few = None if config.compression is None else config.compression.quantise_training
+        self._rounded = None if few is None else RoundedWeights(self._parameters, few)
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
         self._private = None if plan is None else PrivateGradients(model, plan, loss=self._loss)
@@ -149,6 +152,8 @@ class LocalTrainer:
             PeerError: The model's outputs are not finite.
         """
         self._state.write(vector)
+        if self._rounded is not None:
+            self._rounded.round()
         self._model.eval()
         total: Sums | None = None
         hiding = start_hiding(self._config, None)
@@ -172,8 +177,12 @@ class LocalTrainer:
         watched = Watched(optimiser) if self._training.gradient_norms else None
         pull = self._make_pull(task)
         run = self._run_shuffled if self._training.sampling == "shuffle" else self._run_poisson
+        if self._rounded is not None:
+            self._rounded.round()
         with self._seed_dropout(task.shuffling):
             loss_sum, seen, steps = run(task, watched or optimiser, pull)
+        if self._rounded is not None:
+            self._rounded.restore()
         vector = self._state.read()
         if not is_finite(vector) or not math.isfinite(loss_sum):
             raise PeerError(
@@ -296,10 +305,14 @@ class LocalTrainer:
         return gradients, float(loss.detach())
 
     def _step(self, optimiser: Optimiser, gradients: Sequence[Tensor], pull: Pull) -> None:
+        if self._rounded is not None:
+            self._rounded.restore()
         gradients = pull.add(gradients, self._parameters)
         if self._memory is not None:
             gradients = self._memory.add(gradients, self._parameters)
         optimiser.step(gradients)
+        if self._rounded is not None:
+            self._rounded.round()
 
     def _make_pull(self, task: LocalTask) -> Pull:
         """Return what the task adds to every gradient."""

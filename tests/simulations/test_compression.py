@@ -67,3 +67,12 @@ def test_run_of_fewer_bytes_is_verified(tmp_path, more):
 def test_pruned_run_ends_with_the_zeros_asked_for(tmp_path):
     vector = run(tmp_path, SMALL + FEW).load_checkpoint()[PARAMETERS]
     assert np.count_nonzero(vector == 0) >= 0.75 * (64 * 64 + 640) - 1
+
+
+@pytest.mark.parametrize("more", ["", PRIVATE])
+def test_quantised_run_ends_on_the_levels_of_eight_bits(tmp_path, more):
+    text = SMALL + "[compression]\nquantise_training = 8\n" + more
+    directory = run(tmp_path, text)
+    vector = directory.load_checkpoint()[PARAMETERS]
+    assert len(np.unique(vector[: 64 * 64])) < 2**8
+    assert not [check for check in verify_run(directory.path) if check.failed]
