@@ -81,6 +81,9 @@ def _register_show(subparsers: "argparse._SubParsersAction[Any]") -> None:
     form.add_argument(
         "--all", action="store_true", help="print every round and site (default: 20 and 30)"
     )
+    parser.add_argument(
+        "--cost", action="store_true", help="print seconds and bytes by round (default: results)"
+    )
     parser.set_defaults(run=_run_show)
 
 
@@ -182,6 +185,7 @@ def _run_runs(args: argparse.Namespace) -> int:
 
 def _run_show(args: argparse.Namespace) -> int:
     from fedtrain.report.confusion import load_confusion, render_confusion
+    from fedtrain.report.costs import render_costs
     from fedtrain.report.run import find_run
     from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
     from fedtrain.report.tables import make_console
@@ -191,8 +195,11 @@ def _run_show(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(build_summary(run), allow_nan=False) + "\n")
         return 0
     console = make_console(sys.stdout)
-    console.print(render_summary(run))
     limits = {"limit": None} if args.all else {}
+    if args.cost:
+        console.print(render_costs(run, **limits))
+        return 0
+    console.print(render_summary(run))
     console.print(render_rounds(run, **limits))
     console.print(render_sites(run, **limits))
     confusion = load_confusion(run.path)
