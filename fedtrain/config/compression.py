@@ -57,7 +57,7 @@ class CompressionSection(Section):
     quantise_training: Literal[8] | None = Field(
         None,
         description=(
-            "Bits of a weight, biases aside, in every step's and test's forward pass; the last"
+            "8: bits of a weight, biases aside, in every step's and test's forward pass; the last"
             " round's model has its weights on that many levels. Default: not rounded."
         ),
     )

@@ -113,7 +113,8 @@ def _render_key(key: str, value: Any, *, active: bool) -> str:
 def _describe(field: FieldInfo, schema: dict[str, Any]) -> str:
     """Return the description of a key with its kind, choices and bounds."""
     variants = [schema, *schema.get("anyOf", [])]
-    choices = next((variant["enum"] for variant in variants if "enum" in variant), None)
+    enums = (variant["enum"] for variant in variants if "enum" in variant)
+    choices = [str(choice) for choice in next(enums, ())]
     found = {word: v[word] for v in variants for word in BOUNDS if word in v}
     bounds = [f"{BOUNDS[word]} {bound}" for word, bound in found.items() if bound < 2**32]
     text = field.description or ""
