@@ -27,6 +27,7 @@ from fedtrain.report.tables import (
     make_table,
 )
 from fedtrain.secagg.policy import compute_default_threshold
+from fedtrain.training_vector import TrainingVector
 
 from .opening import Opened
 
@@ -55,6 +56,15 @@ def render_check(opened: Opened) -> RenderableType:
     return Group(*parts)
 
 
+def _describe_sent(config: Config, size: int, cohort: int) -> str:
+    down, few = 4 * size * cohort, config.compression
+    if few is None or (few.update_bits, few.keep_share) == (None, None):
+        return f"{format_bytes(down)} down and as much up"
+    encoding = TrainingVector(config, size=size, cohort=cohort).encoding
+    up = encoding.dtype.itemsize * encoding.length * cohort
+    return f"{format_bytes(down)} down, {format_bytes(up)} up"
+
+
 def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     config = opened.config
     training, federation = config.training, config.federation
@@ -77,7 +87,7 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
         ("model", f"{config.model.name}, {size:,} parameters, input {preparation.input_shape}"),
         ("strategy", f"{federation.strategy}, {federation.rounds} rounds, {work} a site and round"),
         ("secure sum", _describe_secure_sum(config, cohort)),
-        ("sent a round", f"{format_bytes(4 * size * cohort)} down and as much up"),
+        ("sent a round", _describe_sent(config, size, cohort)),
     ]
     if config.model.start_from is not None:
         facts.insert(4, ("starts from", f"{config.model.start_from}, {START_NOT_COVERED}"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedtrain.cli import main
 from fedtrain.config import parse_config
 from fedtrain.protocol import PARAMETERS
 from fedtrain.report.verify import verify_run
@@ -76,3 +77,8 @@ def test_quantised_run_ends_on_the_levels_of_eight_bits(tmp_path, more):
     vector = directory.load_checkpoint()[PARAMETERS]
     assert len(np.unique(vector[: 64 * 64])) < 2**8
     assert not [check for check in verify_run(directory.path) if check.failed]
+
+
+def test_check_says_how_much_is_sent_of_compressed_updates(capsys):
+    assert main(["check", "digits_compressed"]) == 0
+    assert "187.9 KiB down, 23.6 KiB up" in capsys.readouterr().out
