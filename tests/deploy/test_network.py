@@ -119,7 +119,7 @@ def test_delay_of_200_ms_and_loss_of_1_percent_cost_no_round(far, wire):
     wire.order("delay 0.2")
     wire.order("loss 0.01")
     run = submit(far, wire)
-    far.wait_for_run(run, seconds=120)
+    far.wait_for_run(run, seconds=240)
     assert_whole(far, run, 2)
 
 

@@ -42,7 +42,8 @@ def test_a_thousand_clients_at_epsilon_8_reach_94_percent(tmp_path, shared_data)
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_mnist_at_epsilon_3_is_as_good_as_central_training(tmp_path, shared_data):
-    directory = run(tmp_path / "run", "mnist_private", f"data.path={shared_data('mnist')}")
+    options = (f"data.path={shared_data('mnist')}", "simulation.workers=2")
+    directory = run(tmp_path / "run", "mnist_private", *options)
     last = directory.read_metrics()[-1]
     assert last["test_accuracy"] >= 0.968
     assert 2.9 < last["epsilon"] <= 3.0
