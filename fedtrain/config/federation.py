@@ -1,13 +1,13 @@
 """The section on rounds, cohorts and strategies."""
 
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from fedtrain.config.schedule import verify_schedule
 from fedtrain.config.section import Section
 
-STRATEGIES: Final = (
+Strategy = Literal[
     "FedAvg",
     "FedProx",
     "FedAvgM",
@@ -22,7 +22,8 @@ STRATEGIES: Final = (
     "QFedAvg",
     "SCAFFOLD",
     "FedNova",
-)
+]
+STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
 # Strategies that need the weighted average of a round and no single update: their replies are
 # folded into one as they arrive, and secure aggregation can stand below them.
 AVERAGING_STRATEGIES: Final = (
@@ -42,22 +43,7 @@ DEFAULT_PROXIMAL_MU: Final = 0.01
 class FederationSection(Section):
     """Rounds, cohorts and the strategy."""
 
-    strategy: Literal[
-        "FedAvg",
-        "FedProx",
-        "FedAvgM",
-        "FedAdam",
-        "FedYogi",
-        "FedAdagrad",
-        "FedMedian",
-        "FedTrimmedAvg",
-        "Krum",
-        "MultiKrum",
-        "Bulyan",
-        "QFedAvg",
-        "SCAFFOLD",
-        "FedNova",
-    ] = Field("FedAvg", description="Flower strategy that aggregates the updates.")
+    strategy: Strategy = Field("FedAvg", description="Flower strategy that aggregates the updates.")
     strategy_options: dict[str, float | int] = Field(
         {}, description="The strategy's own parameters, by Flower's names: {server_momentum = 0.5}."
     )

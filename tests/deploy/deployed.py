@@ -29,10 +29,8 @@ from server.settings import save_settings as save_server_settings
 SITES = ("anna", "berta", "clara")
 START_SECONDS, STOP_SECONDS, RUN_SECONDS = 90, 30, 180
 COMMAND = Path(sys.executable).with_name("fedtrain")
-SCENARIO = """
-[run]
-name = "heart"
-[data]
+# What each site has: two columns and a label.
+DATA = """[data]
 source = "csv"
 label = "sick"
 classes = ["0", "1"]
@@ -44,7 +42,11 @@ age = [-3, 3]
 pulse = [-3, 3]
 [partition]
 scheme = "natural"
-[model]
+"""
+SCENARIO = f"""
+[run]
+name = "heart"
+{DATA}[model]
 name = "logistic"
 [training]
 learning_rate = 1.0

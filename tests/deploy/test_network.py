@@ -4,27 +4,15 @@ import time
 
 import pytest
 
-from tests.deploy.deployed import SCENARIO, SITES, Deployed, Nursery, wait_until
+from tests.deploy.deployed import DATA, SCENARIO, SITES, Deployed, Nursery, wait_until
 from tests.deploy.network import COORDINATOR_IP, Cutter, enter, stretch_wire
 
 MIB = 2**20
 # Two hidden layers of 5000: 25 million parameters, 100 MB, in one local step.
-LARGE = """
+LARGE = f"""
 [run]
 name = "large"
-[data]
-source = "csv"
-label = "sick"
-classes = ["0", "1"]
-preparation = "bounds"
-validation_fraction = 0.0
-test_fraction = 0.0
-[data.bounds]
-age = [-3, 3]
-pulse = [-3, 3]
-[partition]
-scheme = "natural"
-[model]
+{DATA}[model]
 name = "mlp"
 hidden = [5000, 5000]
 [training]
