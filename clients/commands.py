@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedtrain.errors import ConfigError
+from fedtrain.membership.consent import confirm
 
 ROLES: Final = ("site", "researcher", "auditor", "admin")
 DESCRIPTION: Final = """\
@@ -165,7 +166,7 @@ def _run_join(args: argparse.Namespace) -> int:
     is_first = not (folder / ROOT_FILE).exists()
     if is_first and args.root_fingerprint is None:
         _tell(f"the root of {kit.signed.membership.federation} has fingerprint {fingerprint}")
-        _confirm("Its owner reads out the same?", yes=args.yes)
+        confirm("Its owner reads out the same?", yes=args.yes, option="--root-fingerprint HEX")
     signed = install_kit(folder, kit, root_fingerprint=args.root_fingerprint)
     membership = signed.membership
     _tell(
@@ -246,20 +247,6 @@ def _find_agent_folder(folder: str) -> Any:
     if not (site / SITE_FILE).exists():
         raise ConfigError(f"{site} is no site's folder; make one with fedtrain client init")
     return open_agent_folder(site)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    """Ask on standard error, read the answer from standard input."""
-    if yes:
-        return
-    sys.stderr.write(f"{question} [yes/no] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline().strip().lower()
-    if answer not in ("y", "yes"):
-        raise ConfigError(
-            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds"
-            " --root-fingerprint HEX"
-        )
 
 
 def _tell(*lines: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from fedtrain.cli import add_overrides
 from fedtrain.errors import ConfigError, RunFailedError
 from fedtrain.link.suites import restrict_suites
+from fedtrain.membership.consent import confirm
 
 DESCRIPTION: Final = """\
 A coordinator: it asks sites to train and adds up what they answer. It holds no data and no key that
@@ -181,29 +182,11 @@ def _run_join(args: argparse.Namespace) -> int:
         federation = kit.signed.membership.federation
         fingerprint = compute_root_fingerprint(kit.root_public_key)
         sys.stderr.write(f"the root of {federation} has fingerprint {fingerprint}\n")
-        _confirm("Its owner reads out the same?", yes=args.yes)
+        confirm("Its owner reads out the same?", yes=args.yes, option="--root-fingerprint HEX")
     membership = install_kit(args.folder, kit, root_fingerprint=args.root_fingerprint).membership
     sys.stderr.write(f"joined {membership.federation}, membership version {membership.version}\n")
     sys.stdout.write(f"{args.folder}\n")
     return 0
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    """Ask on standard error, read the answer from standard input.
-
-    Raises:
-        ConfigError: The answer is not yes.
-    """
-    if yes:
-        return
-    sys.stderr.write(f"{question} [yes/no] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline().strip().lower()
-    if answer not in ("y", "yes"):
-        raise ConfigError(
-            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds"
-            " --root-fingerprint HEX"
-        )
 
 
 def _run_install(args: argparse.Namespace) -> int:

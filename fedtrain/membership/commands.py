@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from fedtrain.errors import ConfigError
+from fedtrain.membership.consent import confirm
 
 DESCRIPTION: Final = """\
 Decide who belongs to a federation. The folder that `new` makes holds the root key: whoever has it
@@ -167,7 +167,7 @@ def _run_approve(args: argparse.Namespace) -> int:
     )
     if args.fingerprint is not None:
         check_fingerprint(request, args.fingerprint)
-    _confirm("The applicant read out this fingerprint. Approve?", yes=args.yes)
+    confirm("The applicant read out this fingerprint. Approve?", yes=args.yes, option="--yes")
     kit = approve(folder, request, replace=args.replace)
     path = folder / KITS_FOLDER / f"{request.name}.kit" if args.out is None else Path(args.out)
     if args.out is None:
@@ -189,7 +189,7 @@ def _run_revoke(args: argparse.Namespace) -> int:
     membership = load_federation(folder).membership
     entry = get_member(membership, args.name)
     _tell(f"{entry.role} {entry.name} is struck off {membership.federation}")
-    _confirm("Revoke?", yes=args.yes)
+    confirm("Revoke?", yes=args.yes, option="--yes")
     signed = revoke(folder, args.name)
     _tell_coordinator(folder / MEMBERSHIP_FILE, signed.membership.version)
     sys.stdout.write(f"{folder / MEMBERSHIP_FILE}\n")
@@ -236,25 +236,6 @@ def _tell_coordinator(path: Path, version: int) -> None:
         f"hand {path} (version {version}) to the coordinator: fedtrain server install {path.name}",
         "the other members fetch it from there; they need nothing new",
     )
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    """Ask on standard error, read the answer from standard input.
-
-    Raises:
-        ConfigError: The answer is not yes.
-    """
-    if yes:
-        return
-    sys.stderr.write(f"{question} [yes/no] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline().strip().lower()
-    if not sys.stdin.isatty():
-        sys.stderr.write("\n")
-    if answer not in ("y", "yes"):
-        raise ConfigError(
-            f"the answer {answer[:20]!r} is not yes: nothing was changed; a script adds --yes"
-        )
 
 
 def _tell(*lines: str) -> None:

@@ -9,18 +9,7 @@ from fedtrain.membership.federation import approve, create_federation
 from fedtrain.membership.kits import save_kit
 from fedtrain.membership.requests import load_request
 from server.folder import hold_lock
-from tests.server.deployment import Deployment, copy_deployment
 from tests.server.test_control_service import SCENARIO
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return Deployment(tmp_path_factory.mktemp("template") / "federation")
-
-
-@pytest.fixture
-def deployment(template, tmp_path):
-    return copy_deployment(template, tmp_path / "federation")
 
 
 @pytest.fixture

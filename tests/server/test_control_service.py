@@ -7,7 +7,6 @@ import pytest
 from fedtrain.errors import ConfigError
 from fedtrain.link.faults import RefusedError, RevokedError, UnavailableError
 from server.audit_log import verify_audit_log
-from tests.server.deployment import Deployment, copy_deployment
 
 SCENARIO = """
 [run]
@@ -24,22 +23,6 @@ rounds = 2
 [secure_aggregation]
 mode = "off"
 """
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return Deployment(tmp_path_factory.mktemp("template") / "federation")
-
-
-@pytest.fixture
-def deployment(template, tmp_path):
-    return copy_deployment(template, tmp_path / "federation")
-
-
-@pytest.fixture
-def coordinator(deployment):
-    with deployment.serving() as coordinator:
-        yield coordinator
 
 
 @pytest.fixture

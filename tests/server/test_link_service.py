@@ -10,27 +10,11 @@ import pytest
 from fedtrain.link import link_pb2
 from fedtrain.protocol import LEFT
 from server.store import Content, Task, compute_task_id
-from tests.server.deployment import Deployment, copy_deployment, make_reply
+from tests.server.deployment import make_reply
 
 RUN = bytes(range(16))
 LARGE = bytes(range(256)) * 12_000  # three chunks
 Status = grpc.StatusCode
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return Deployment(tmp_path_factory.mktemp("template") / "federation")
-
-
-@pytest.fixture
-def deployment(template, tmp_path):
-    return copy_deployment(template, tmp_path / "federation")
-
-
-@pytest.fixture
-def coordinator(deployment):
-    with deployment.serving() as coordinator:
-        yield coordinator
 
 
 @pytest.fixture
