@@ -6,7 +6,8 @@ Steps, weights, preparation and noise become public constants here, before any d
 import math
 from typing import Any, Final, Literal
 
-from fedtrain.config import Config, PrivacySection, SitePrivacySection
+from fedtrain.config import Config, PrivacySection, SitePrivacySection, StatisticsSection
+from fedtrain.config.training import RMSPROP_ALPHA
 from fedtrain.errors import ConfigError
 from fedtrain.models.start_file import resolve_start
 from fedtrain.plan import (
@@ -15,6 +16,7 @@ from fedtrain.plan import (
     build_record_plan,
     compute_planned_cost,
     compute_planned_site_cost,
+    compute_statistics_cost,
     count_sites,
     get_accounted_delta,
 )
@@ -77,7 +79,37 @@ def resolve(config: Config) -> Config:
             "model": resolve_start(config.model),
         }
     )
-    return resolved.model_copy(update={"privacy": _resolve_privacy(resolved)})
+    resolved = resolved.model_copy(update={"privacy": _resolve_privacy(resolved)})
+    if resolved.statistics is None:
+        return resolved
+    return resolved.model_copy(update={"statistics": _resolve_statistics(resolved)})
+
+
+def _resolve_statistics(config: Config) -> StatisticsSection | None:
+    """Return the section with its noise, calibrated where a target is given, else checked."""
+    section = config.statistics
+    if section is None or section.target_epsilon is None:
+        return section
+    if section.noise_multiplier is None:
+        noise_multiplier = calibrate_site_noise(
+            target_epsilon=section.target_epsilon,
+            target_delta=section.target_delta,
+            site_sample_rate=1.0,
+            rounds=1,
+            shares=1,
+            dimension=1,
+            sensitivity=NOMINAL_SENSITIVITY,
+            neighbouring_relation=config.privacy.neighbouring_relation,
+        )
+        return section.model_copy(update={"noise_multiplier": noise_multiplier})
+    cost = compute_statistics_cost(config)
+    if cost is not None and cost.epsilon > section.target_epsilon * (1 + 1e-9):
+        raise ConfigError(
+            f"statistics.noise_multiplier = {section.noise_multiplier:g} costs epsilon"
+            f" {cost.epsilon:.4g}, above statistics.target_epsilon = {section.target_epsilon:g};"
+            " remove one of the two or raise the noise"
+        )
+    return section
 
 
 def verify_update_bound(config: Config, *, size: int) -> None:
@@ -233,7 +265,8 @@ def _compute_noise_norm(config: Config, plan: RecordPlan, size: int) -> float:
     """Return the L2 norm of what a round's noise does to a model, about."""
     training = config.training
     if training.optimiser == "rmsprop":  # its average of squares starts at 0: early steps are long
-        longest = sum(1 / math.sqrt(1 - 0.99**step) for step in range(1, plan.steps + 1))
+        alpha = RMSPROP_ALPHA if training.rmsprop_alpha is None else training.rmsprop_alpha
+        longest = sum(1 / math.sqrt(1 - alpha**step) for step in range(1, plan.steps + 1))
         return training.learning_rate / (1 - training.momentum) * longest * math.sqrt(size)
     if training.optimiser != "sgd":  # a step moves each parameter by the learning rate at most
         return training.learning_rate * plan.steps * math.sqrt(size)

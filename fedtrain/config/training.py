@@ -1,11 +1,15 @@
 """The section on what a site does in a round."""
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedtrain.config.schedule import verify_schedule
 from fedtrain.config.section import Section
+
+# Where the config names none; PyTorch's (2.13) own.
+ADAM_BETAS: Final = (0.9, 0.999)
+RMSPROP_ALPHA: Final = 0.99
 
 
 class TrainingSection(Section):
@@ -17,6 +21,19 @@ class TrainingSection(Section):
     learning_rate: float = Field(0.1, gt=0, description="Local learning rate.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd and rmsprop.")
     nesterov: bool | None = Field(None, description="sgd: Nesterov's momentum. Default: false.")
+    adam_betas: tuple[float, float] | None = Field(
+        None,
+        description=(
+            "adam, adamw: how much of the averages of gradients and of their squares each step"
+            " keeps. [0.9, 0.999]."
+        ),
+    )
+    rmsprop_alpha: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="rmsprop: how much of the average of squares each step keeps. 0.99.",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Weight decay (L2).")
     l1: float | None = Field(
         None, gt=0, description="Coefficient of the sum of absolute parameters, added to the loss."
@@ -109,17 +126,40 @@ class TrainingSection(Section):
                 " each other; keep one"
             )
         _check_loss(self)
+        _check_optimiser(self)
         verify_schedule(self.schedule, rounds=self.schedule_rounds, factor=self.schedule_factor)
-        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
-            raise ValueError(
-                f"nesterov = true needs momentum of sgd, optimiser = '{self.optimiser}' with"
-                f" momentum = {self.momentum:g} has none; set momentum = 0.9 or remove it"
-            )
         if self.sampling == "poisson":
             for key in ("sample_rate", "expected_batch_size"):
                 if getattr(self, key) is None:
                     raise ValueError(f"{key} is missing; sampling = 'poisson' needs it")
         return self
+
+
+def _check_optimiser(section: TrainingSection) -> None:
+    """Refuse the parameter of an optimiser that is not trained with."""
+    name, momentum = section.optimiser, section.momentum
+    if section.nesterov and (name != "sgd" or not momentum):
+        raise ValueError(
+            f"nesterov = true needs momentum of sgd, optimiser = '{name}' with"
+            f" momentum = {momentum:g} has none; set momentum = 0.9 or remove it"
+        )
+    betas = section.adam_betas
+    if betas is not None and not (min(betas) >= 0 and max(betas) < 1):
+        raise ValueError(
+            f"adam_betas = {list(betas)}: both must be at least 0 and below 1; [0.9, 0.999] is"
+            " PyTorch's"
+        )
+    if betas is not None and name not in ("adam", "adamw"):
+        raise ValueError(
+            f"adam_betas = {list(betas)} has no effect while optimiser = '{name}'; set optimiser ="
+            " 'adam' or 'adamw', or remove it"
+        )
+    alpha = section.rmsprop_alpha
+    if alpha is not None and name != "rmsprop":
+        raise ValueError(
+            f"rmsprop_alpha = {alpha:g} has no effect while optimiser = '{name}'; set optimiser ="
+            " 'rmsprop', or remove it"
+        )
 
 
 def _check_loss(section: TrainingSection) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedtrain.config import TrainingSection
+from fedtrain.config.training import ADAM_BETAS, RMSPROP_ALPHA
 
 # Norms count as between 1 / MAX_NORM and MAX_NORM.
 MAX_NORM: Final = 1e8
@@ -156,13 +157,14 @@ def _build_plain(section: TrainingSection, parameters: Sequence[Tensor], rate: f
                 nesterov=bool(section.nesterov),
             )
         case "rmsprop":
-            kind = torch.optim.RMSprop(parameters, lr=rate, momentum=momentum, weight_decay=decay)
-            return TorchOptimiser(parameters, kind)
-        case "adam":
-            return TorchOptimiser(
-                parameters, torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+            alpha = RMSPROP_ALPHA if section.rmsprop_alpha is None else section.rmsprop_alpha
+            kind = torch.optim.RMSprop(
+                parameters, lr=rate, alpha=alpha, momentum=momentum, weight_decay=decay
             )
-        case _:
+            return TorchOptimiser(parameters, kind)
+        case name:
+            make = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+            betas = section.adam_betas or ADAM_BETAS
             return TorchOptimiser(
-                parameters, torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+                parameters, make(parameters, lr=rate, betas=betas, weight_decay=decay)
             )

@@ -71,8 +71,23 @@ def train(trainer, task):
             "optimiser = 'rmsprop'\nlearning_rate = 0.01\nmomentum = 0.5",
             lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
         ),
+        (
+            "optimiser = 'adam'\nlearning_rate = 0.01\nadam_betas = [0.0, 0.95]",
+            lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.0, 0.95)),
+        ),
+        (
+            "optimiser = 'adamw'\nlearning_rate = 0.01\nadam_betas = [0.8, 0.9]",
+            lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.8, 0.9), weight_decay=0.0),
+        ),
+        (
+            "optimiser = 'rmsprop'\nlearning_rate = 0.01\nrmsprop_alpha = 0.5",
+            lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.5),
+        ),
     ],
-    ids=["sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop"],
+    ids=[
+        *("sgd", "momentum", "adam", "adamw", "nesterov", "rmsprop"),
+        *("adam's betas", "adamw's betas", "rmsprop's alpha"),
+    ],
 )
 def test_training_equals_a_plain_pytorch_loop(text, optimiser, records, make_task):
     trainer, start = make_trainer(f"[training]\nbatch_size = 16\nlocal_epochs = 2\n{text}")
