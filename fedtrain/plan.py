@@ -13,9 +13,12 @@ from fedtrain.config import Config
 from fedtrain.errors import ConfigError
 from fedtrain.ledger.site_ledger import Released
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
-from fedtrain.privacy.events import PoissonSampledGaussian
+from fedtrain.privacy.events import DistributedDiscreteGaussian, PoissonSampledGaussian
 from fedtrain.privacy.ledger import LedgerEntry
+from fedtrain.privacy.noise_shares import compute_share_variance
+from fedtrain.privacy.renyi import NeighbouringRelation
 from fedtrain.privacy.site_noise import (
+    NOMINAL_SENSITIVITY,
     NoiseShare,
     SitePlan,
 )
@@ -199,6 +202,53 @@ def compute_planned_site_cost(
         unit="site",
     )
     return replace(cost, delta=config.privacy.site.target_delta)
+
+
+def build_statistics_event(config: Config) -> DistributedDiscreteGaussian | None:
+    """Return what the one sum of a run that asks for statistics releases of a record.
+
+    None where it is exact. The event has the noise multiplier that every layout of the vector
+    reaches (`fedtrain.statistics.vector`), so that it is known before data is opened.
+
+    Raises:
+        ConfigError: The config is not resolved.
+    """
+    section = config.statistics
+    if section is None or (section.target_epsilon is None and section.noise_multiplier is None):
+        return None
+    if section.noise_multiplier is None:
+        raise ConfigError("the config is not resolved; run it through `fedtrain config` first")
+    variance = compute_share_variance(
+        section.noise_multiplier, sensitivity=NOMINAL_SENSITIVITY, shares=1
+    )
+    return DistributedDiscreteGaussian(
+        sensitivity=NOMINAL_SENSITIVITY,
+        share_variance=variance,
+        shares=1,
+        dimension=1,
+        sample_rate=1.0,
+        steps=1,
+    )
+
+
+def compute_statistics_cost(
+    config: Config, relation: NeighbouringRelation | None = None
+) -> PrivacyCost | None:
+    """Return what a run that asks for statistics costs a record, or None where it is exact.
+
+    Args:
+        config: The resolved config.
+        relation: What neighbours are; by default as the config has it.
+    """
+    event, section = build_statistics_event(config), config.statistics
+    if event is None or section is None:
+        return None
+    return compute_cost(
+        [event],
+        delta=section.target_delta,
+        neighbouring_relation=relation or config.privacy.neighbouring_relation,
+        unit="record",
+    )
 
 
 def compute_spent(config: Config, *, joined: int, done: int) -> PrivacyCost | None:

@@ -83,7 +83,7 @@ class RunRecords:
                 int(now * 1000),
                 json.dumps(list(sites)),
                 secrets.token_bytes(SECRET_BYTES),
-                config.federation.rounds,
+                config.rounds,
             )
             with self._database.writing("submit", durable=True) as connection:
                 connection.execute(

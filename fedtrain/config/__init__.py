@@ -24,6 +24,7 @@ from fedtrain.config.reading import build_config, describe_problem, load_config,
 from fedtrain.config.run import RunSection, SimulationSection
 from fedtrain.config.section import Section
 from fedtrain.config.secure_aggregation import SecureAggregationSection
+from fedtrain.config.statistics import StatisticsSection
 from fedtrain.config.training import TrainingSection
 from fedtrain.config.whole import Config
 from fedtrain.config.writing import LOCAL_KEYS, compute_digest, to_canonical, to_toml, to_tree
@@ -49,6 +50,7 @@ __all__ = [
     "SecureAggregationSection",
     "SimulationSection",
     "SitePrivacySection",
+    "StatisticsSection",
     "TrainingSection",
     "build_config",
     "compute_digest",

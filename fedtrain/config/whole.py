@@ -19,6 +19,7 @@ from fedtrain.config.privacy import PrivacySection
 from fedtrain.config.run import RunSection, SimulationSection
 from fedtrain.config.section import Section
 from fedtrain.config.secure_aggregation import SecureAggregationSection
+from fedtrain.config.statistics import StatisticsSection, verify_statistics
 from fedtrain.config.training import TrainingSection
 
 
@@ -39,6 +40,12 @@ class Config(Section):
     attackers: AttackersSection | None = None
     continual: ContinualSection | None = None
     compression: CompressionSection | None = None
+    statistics: StatisticsSection | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Secure sums or averages that the run is planned for: a question is one."""
+        return self.federation.rounds if self.statistics is None else 1
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,6 +69,7 @@ class Config(Section):
         verify_continual(self)
         verify_compression(self)
         verify_groups(self)
+        verify_statistics(self)
         return self
 
 
