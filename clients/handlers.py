@@ -43,7 +43,6 @@ from fedtrain.protocol import (
     WEIGHT,
     describe_publicly,
 )
-from fedtrain.seeds import make_torch_generator
 from fedtrain.training.local import LocalTask, LocalTrainer, LocalUpdate
 from fedtrain.training.measures import Sums
 
@@ -229,7 +228,7 @@ def compute_update(site: Site, record: ConfigRecord, start: Vector) -> tuple[Loc
     task = LocalTask(
         records=records,
         start=begun.model,
-        shuffling=make_torch_generator(site.config.run.seed, "shuffling", site.name, round_),
+        shuffling=site.make_shuffling(round_),
         sampling=site.make_generator("sampling", round_) if draws else None,
         noise=site.make_generator("noise", round_) if draws else None,
         proximal_mu=read_proximal_mu(record),

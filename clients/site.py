@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from flwr.app import ConfigRecord, Context, Message
 
 from fedtrain.config import Config
@@ -18,6 +19,7 @@ from fedtrain.protocol import (
     RUN_ID,
     UPDATE_NORM,
 )
+from fedtrain.seeds import make_torch_generator
 from fedtrain.training.schedules import read_schedule
 
 from .custody import KEPT_FOLDER, Custody, open_custody
@@ -77,6 +79,21 @@ class Site:
             return SecureGenerator.from_system()
         secret = int.from_bytes(self.custody.load_secret(self.run), "big")
         return SecureGenerator.from_seed(secret, purpose, self.name, round)
+
+    def make_shuffling(self, round: int) -> torch.Generator:
+        """Return what orders a round's batches, and draws what a step draws for its records.
+
+        Guarantees:
+            At a real site under record-level privacy it is seeded by the CSPRNG. Units left out,
+            hidden numbers and codes of a batch are drawn in a row, so that those of one record
+            follow from how many stand before it: to who knows the draws, a record more would move
+            the others' gradients, too. To who does not, each record's are independent of who else
+            is there.
+        """
+        if self.simulated or not self.config.privacy.covers_records:
+            return make_torch_generator(self.config.run.seed, "shuffling", self.name, round)
+        seed = self.make_generator("shuffling", round).draw_bytes(8).tobytes()
+        return torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
 
 
 def open_site(message: Message, context: Context) -> Site:

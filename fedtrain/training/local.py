@@ -35,6 +35,7 @@ from fedtrain.training.memory import Memory
 from fedtrain.training.optimisers import Optimiser, Watched, build_optimiser
 from fedtrain.training.pull import Pull
 from fedtrain.training.quantisation import RoundedWeights
+from fedtrain.user_function import is_function_reference
 
 EVALUATION_BATCH = 2048
 _NO_PULL = Pull()
@@ -55,7 +56,8 @@ class LocalTask:
     Attributes:
         records: The site's training records.
         start: Global model, `(d,)`.
-        shuffling: Order of shuffled batches.
+        shuffling: Order of shuffled batches; what steps draw for their records beside sampling and
+            noise, such as units left out. Under record-level privacy secret, as those are.
         sampling: Poisson batches; no other draws come from it. None where batches are shuffled.
         noise: Gaussian noise of DP-SGD; no other draws come from it. None where `sampling` is.
         proximal_mu: FedProx's coefficient; 0 is none.
@@ -122,12 +124,14 @@ class LocalTrainer:
         self._loss = build_loss(config)
         self._measure = build_measure(config, classes=0)  # adds up, and reads nothing
         self._augmentation = config.data.augmentation
-        self._draws_units = config.model.dropout is not None or config.model.name == "vae"
         few = None if config.compression is None else config.compression.quantise_training
         self._rounded = None if few is None else RoundedWeights(self._parameters, few)
         plan = build_record_plan(config) if private else None
         self._by_person = plan is not None and plan.unit == "person"
         self._private = None if plan is None else PrivateGradients(model, plan, loss=self._loss)
+        self._draws_units = config.model.dropout is not None or config.model.name == "vae"
+        # A model of the user's own may draw, too: without a seed of its own from torch's default.
+        self._draws_units |= plan is not None and is_function_reference(config.model.name)
 
     @property
     def layout(self) -> Layout:

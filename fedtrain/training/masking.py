@@ -1,7 +1,8 @@
 """Numbers of a record that a model does not see, and is to tell from the others.
 
 A model that can do so has learned how they belong together, without a label: a start for another
-task. What is hidden is drawn for each record and step, so that a record's gradient is its own.
+task. What is hidden is drawn for each record and step, of a batch's records in a row: so a record's
+gradient is its own to who does not know the seed, which a real site under privacy keeps to itself.
 
 Shapes: B records.
 

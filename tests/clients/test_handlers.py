@@ -122,6 +122,23 @@ def test_message_cannot_make_a_real_site_use_the_seed():
     assert not np.array_equal(*(read_vector(reply) for reply in replies))
 
 
+DRAWN = (
+    PRIVATE.replace('"logistic"', '"mlp"\ndropout = 0.5')
+    .replace("sample_rate = 0.2", "sample_rate = 1.0")
+    .replace("noise_multiplier = 1.0", "noise_multiplier = 0.0")
+)
+
+
+@pytest.mark.parametrize(("randomness", "repeats"), [("", False), ("simulated", True)])
+def test_units_left_out_at_a_real_site_under_privacy_follow_from_no_public_seed(
+    randomness, repeats
+):
+    vector = np.random.default_rng(0).normal(0, 0.1, 2410).astype(np.float32)
+    message = make_message(DRAWN, vector=vector)  # all records, no noise: what is left out decides
+    replies = [ask(message, randomness=randomness) for _ in range(2)]
+    assert np.array_equal(*(read_vector(reply) for reply in replies)) is repeats
+
+
 def test_evaluate_answers_sums_for_validation_and_test():
     arrays = ask(make_message(kind="evaluate")).content.array_records["arrays"]
     assert len(arrays["validation-sums"].numpy()) == 101
