@@ -15,6 +15,7 @@ from torch import nn
 from fedtrain.config import ModelSection
 from fedtrain.errors import ConfigError
 from fedtrain.models.layers import make_activation, make_dropout
+from fedtrain.models.pooling import MaxPool
 from fedtrain.models.sizes import Sizes
 
 NORM_GROUPS: Final = 8
@@ -47,10 +48,10 @@ def build_cnn_small(section: ModelSection, sizes: Sizes) -> nn.Sequential:
         **shape_image(sizes.input_shape),
         conv1=first,
         activation1=make_activation(section),
-        pool1=nn.MaxPool2d(2, 1),
+        pool1=MaxPool(2, 1),
         conv2=second,
         activation2=make_activation(section),
-        pool2=nn.MaxPool2d(2, 1),
+        pool2=MaxPool(2, 1),
         flatten=nn.Flatten(),
         linear=nn.Linear(32 * sides[0] * sides[1], 32),
         activation3=make_activation(section),
@@ -68,7 +69,7 @@ def _build_mcmahan(section: ModelSection, sizes: Sizes, *, normalise: bool) -> n
         if normalise:
             layers[f"norm{number}"] = nn.GroupNorm(NORM_GROUPS, filters)
         layers[f"activation{number}"] = make_activation(section)
-        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        layers[f"pool{number}"] = MaxPool(2)
         channels = filters
     layers["flatten"] = nn.Flatten()
     layers["linear"] = nn.Linear(64 * (height // 4) * (width // 4), 512)
