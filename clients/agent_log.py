@@ -9,8 +9,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
 
+from fedtrain.durable import open_private
 from fedtrain.errors import SiteError
-from fedtrain.secagg.store import open_private
 
 LARGEST_FILE: Final = 8 * 2**20
 FILES: Final = 5

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from fedtrain.durable import replace_file
 from fedtrain.errors import SiteError
 
 CONNECTING: Final = "connecting"
@@ -146,11 +147,9 @@ class StatusBoard:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        partial = self._path.with_suffix(".partial")
+        text = json.dumps(asdict(self._status), indent=1) + "\n"
         try:
-            partial.touch(mode=0o600)
-            partial.write_text(json.dumps(asdict(self._status), indent=1) + "\n", encoding="utf-8")
-            partial.replace(self._path)
+            replace_file(self._path, text, mode=0o600, sync=False)
         except OSError:
             return
         self._written = time.monotonic()

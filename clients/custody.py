@@ -18,6 +18,7 @@ budget.
 import os
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,13 +32,19 @@ from fedtrain.errors import PeerError, SiteError
 from fedtrain.ledger.site_ledger import Released, SiteLedger
 from fedtrain.ledger.terms import Terms
 from fedtrain.params import Vector
-from fedtrain.plan import build_record_plan, build_site_plan, compute_planned_site_cost
-from fedtrain.policy import Policy, check_config, describe_policy, load_policy
+from fedtrain.plan import (
+    build_record_plan,
+    build_site_plan,
+    build_statistics_event,
+    compute_planned_site_cost,
+)
+from fedtrain.policy import Policy, PolicyError, check_config, describe_policy, load_policy
 from fedtrain.privacy.events import Event, Unprotected
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.files import create_identity, load_identity, load_root_key, load_roster
 from fedtrain.secagg.messages import RoundContext, SignedRoster
 from fedtrain.secagg.policy import SitePolicy
+from fedtrain.secagg.replay import load_pinned, pin_text
 from fedtrain.secagg.roster import Identity, compute_roster_digest, get_keys
 from fedtrain.secagg.store import FileStore
 from fedtrain.training.local import LocalUpdate
@@ -91,8 +98,49 @@ class Custody:
             raise PeerError("the message names no run; this site pays for none without a name")
         cost = compute_planned_site_cost(config, outside=False)
         check_config(self.policy, config, site_cost=cost)
-        if config.privacy.unit != "none":  # allowed by name in the policy: it has no price
+        if config.statistics is not None:
+            self._admit_question(config, run)
+        elif config.privacy.unit != "none":  # allowed by name in the policy: it has no price
             self.ledger.reserve(make_terms(config, run), partial=self.policy.partial_runs)
+
+    def verify_exact(self, run: str) -> None:
+        """Refuse sums without noise where the policy's number of them has been given.
+
+        Raises:
+            PolicyError: Other runs have had all.
+        """
+        if self._find_exact_place(run) is None:
+            raise PolicyError(
+                "exact_statistics",
+                f"{self.policy.exact_statistics} runs had sums without noise already; this site's"
+                " policy.exact_statistics allows no more, for two can be subtracted; ask with"
+                " statistics.target_epsilon",
+            )
+
+    def take_exact(self, run: str) -> None:
+        """Count a run's sum without noise, for good, before it leaves; the same run is counted once.
+
+        Raises:
+            PolicyError: As `verify_exact`.
+        """
+        while (place := self._find_exact_place(run)) is not None:
+            with suppress(RefusalError):  # another process took the place
+                pin_text(self.store, _name_exact(place), run)
+                return
+        self.verify_exact(run)
+
+    def _admit_question(self, config: Config, run: str) -> None:
+        if build_statistics_event(config) is None:
+            self.verify_exact(run)
+        else:
+            self.ledger.reserve(make_terms(config, run), partial=False)
+
+    def _find_exact_place(self, run: str) -> int | None:
+        """Return the first place that is free or this run's own."""
+        for place in range(self.policy.exact_statistics):
+            if load_pinned(self.store, _name_exact(place)) in (None, run):
+                return place
+        return None
 
     def load_policy(self, config: Config, context: RoundContext) -> SitePolicy:
         """Return what this site demands of a secure sum: its pinned roster, its own minima.
@@ -155,19 +203,25 @@ def make_terms(config: Config, run: str) -> Terms:
     Where two units are protected, the record's or person's mechanism counts: it holds by itself.
     """
     record, site = build_record_plan(config), build_site_plan(config)
+    unit = config.privacy.unit.partition("_")[0]
     event: Event = Unprotected()
-    if record is not None:
+    if config.statistics is not None:
+        event, unit = build_statistics_event(config) or event, "record"
+    elif record is not None:
         event = record.to_event(1)
     elif site is not None:
         event = site.to_event(1, outside=False)
-    unit = config.privacy.unit.partition("_")[0]
     return Terms(
         run=run,
         config_digest=compute_digest(config),
         unit=unit,  # type: ignore[arg-type]
         event=event,
-        rounds=config.federation.rounds,
+        rounds=config.rounds,
     )
+
+
+def _name_exact(place: int) -> str:
+    return f"exact statistics/{place}"
 
 
 def pack_update(update: LocalUpdate) -> bytes:

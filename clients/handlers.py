@@ -337,7 +337,8 @@ def _refuse_if_hidden(site: Site) -> None:
 
 def _describe_statistics(site: Site) -> str:
     """Return the sums that a federated preparation needs, or nothing where it needs none."""
-    if site.config.privacy.unit != "none" or site.config.secure_aggregation.mode == "protocol":
+    hidden = site.config.secure_aggregation.mode == "protocol" or site.config.statistics is not None
+    if site.config.privacy.unit != "none" or hidden:
         return ""  # the preparation is public constants; nothing of a single site is sent
     return to_canonical(site.runtime.shards.compute_statistics(site.index).to_json())
 

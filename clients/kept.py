@@ -11,7 +11,6 @@ Shapes: d is the length of the flat parameter vector.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fedtrain.durable import replace_file
 from fedtrain.errors import SiteError
 from fedtrain.params import Vector
 
@@ -60,14 +60,10 @@ class Kept:
             SiteError: They cannot be written.
         """
         path = self._name(round)
-        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            content = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+            replace_file(path, content, mode=0o600)
             earlier = sorted(one for one in self._list_rounds() if one < round)
             for old in earlier[:-1]:
                 self._name(old).unlink(missing_ok=True)

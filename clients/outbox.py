@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from fedtrain.durable import open_private, sync_folder
 from fedtrain.errors import SiteError
-from fedtrain.membership.files import sync_folder
-from fedtrain.secagg.store import open_private
 
 log = logging.getLogger("fedtrain.clients")
 MOST: Final = 16

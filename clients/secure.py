@@ -17,6 +17,7 @@ from fedtrain.aggregation import (
     build_evaluation_encoding,
     encode_evaluation,
 )
+from fedtrain.durable import replace_file
 from fedtrain.errors import PeerError
 from fedtrain.ledger.site_ledger import Released
 from fedtrain.params import Vector
@@ -56,7 +57,7 @@ from .attempts import Attempt, begin_attempt, find_attempt
 from .flower import read_parameters, read_start, to_array_record
 from .handlers import check_budget, compute_parts, compute_sums, produce_update
 from .site import Site, open_site, read_clip, read_config, read_number, read_text
-from .statistics import compute_statistics_words, read_plan
+from .statistics import check_question, compute_statistics, verify_purpose
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Encoded:
 
     Attributes:
         words: The encoded vector, `(m,)`.
-        share: The noise that is in it; None without site-level privacy.
+        share: The noise that is in it; None where it needs none.
         released: The entry of the site's ledger that pays for it; None without a ledger.
     """
 
@@ -81,12 +82,13 @@ def advertise(message: Message, context: Context) -> Message:
     record, secure = read_config(message), _read_secure(message)
     announced = decode(_read_bytes(secure), RoundContext)
     purpose = _read_purpose(secure)
+    verify_purpose(site, purpose)
     vector = _read_vector(site, message, purpose)
-    if announced.round > site.config.federation.rounds:
+    if announced.round > site.config.rounds:
         # What the run costs is planned for so many sums.
         raise RefusalError("context", f"round {announced.round} is beyond the config's last")
     if purpose == STATISTICS:
-        read_plan(site, record)
+        check_question(site, record, len(announced.cohort))
     if purpose == EVALUATION and not sends_metrics(site.config):
         raise RefusalError("context", "privacy.metrics = 'suppressed': nothing is evaluated")
     if announced.threshold < get_threshold(site.config, len(announced.cohort)):
@@ -119,7 +121,7 @@ def mask(message: Message, context: Context) -> Message:
     )
     masked = attempt.session.mask(encoded.words, delivery)
     reply = _answer(message, masked)
-    if attempt.purpose == TRAINING:
+    if _is_noted(site, attempt.purpose):
         reply.content[RELEASE] = _make_release(site, attempt.record, encoded)
     return reply
 
@@ -144,6 +146,7 @@ def encode_plainly(message: Message, context: Context) -> Message:
     _require_mode(site, "arithmetic")
     record, secure = read_config(message), _read_secure(message)
     purpose = _read_purpose(secure)
+    verify_purpose(site, purpose)
     cohort = secure.get(SECAGG_COHORT)
     if not isinstance(cohort, int):
         raise PeerError(f"the message lacks '{SECAGG_COHORT}'")
@@ -156,7 +159,7 @@ def encode_plainly(message: Message, context: Context) -> Message:
         context=context,
     )
     content = RecordDict({ARRAYS: to_array_record({WORDS: encoded.words})})
-    if purpose == TRAINING:
+    if _is_noted(site, purpose):
         content[RELEASE] = _make_release(site, record, encoded)
     return Message(content, reply_to=message)
 
@@ -184,7 +187,8 @@ def _compute_words(
         )
         return Encoded(words, layout.share, own.released)
     if purpose == STATISTICS:
-        return Encoded(compute_statistics_words(site, record, cohort, rounding=generator))
+        found = compute_statistics(site, record, cohort, rounding=generator)
+        return Encoded(found.words, found.share, found.released)
     validation, test = compute_sums(site, record, vector)
     parts = compute_parts(site, record, vector)
     folder = str(context.node_config.get("results-dir", ""))
@@ -212,9 +216,12 @@ def _note_results(
     metrics |= describe_parts(parts)
     line = {"site": site.name, "round": int(read_number(record, SERVER_ROUND))} | metrics
     path = Path(folder) / f"{site.index:06d}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, json.dumps(line) + "\n", sync=False)
+
+
+def _is_noted(site: Site, purpose: str) -> bool:
+    """Say whether the run's ledger has a line of what leaves: of what the run is for."""
+    return purpose == (TRAINING if site.config.statistics is None else STATISTICS)
 
 
 def _make_release(site: Site, record: ConfigRecord, encoded: Encoded) -> ConfigRecord:
@@ -223,7 +230,7 @@ def _make_release(site: Site, record: ConfigRecord, encoded: Encoded) -> ConfigR
     bare = site.config.secure_aggregation.mode == "arithmetic"
     bare = bare and site.config.privacy.unit == "none"
     entry = make_entry(
-        site.runtime.plan,
+        site.runtime.plan if site.config.statistics is None else None,
         site=site.name,
         round=int(read_number(record, SERVER_ROUND)),
         update_digest=None if bare else hashlib.sha256(encoded.words.data).hexdigest(),

@@ -103,6 +103,34 @@ class Policy(Section):
         True,
         description="Whether to take part in as many rounds as the budget can bear, if not all.",
     )
+    statistics: bool = Field(
+        False,
+        description=(
+            "Whether a run may ask for statistics and train nothing: sums of counts, moments and"
+            " histograms over all sites."
+        ),
+    )
+    max_statistics_epsilon: float = Field(
+        1.0,
+        gt=0,
+        description="Most epsilon of one such run; the lifetime budget pays for all of them.",
+    )
+    exact_statistics: int = Field(
+        0,
+        ge=0,
+        description=(
+            "How many such runs without noise are answered, ever. Two of them can be subtracted,"
+            " and what differs may be one record."
+        ),
+    )
+    min_statistics_records: int = Field(
+        10,
+        ge=1,
+        description=(
+            "Fewest records here that an answer without noise rests on. With noise each record is"
+            " protected among however few, and a refusal would tell their number."
+        ),
+    )
     own_code: bool = Field(
         False, description="Whether a config may name module:function for data or model."
     )
@@ -179,6 +207,9 @@ def check_config(policy: Policy, config: Config, *, site_cost: PrivacyCost | Non
         * What is not known is refused, not allowed: no cost, no columns, a unit that is not named.
         * Nothing is read but the policy and the config.
     """
+    if config.statistics is not None:
+        _check_statistics(policy, config)
+        return
     for check in _CHECKS:
         check(policy, config)
     protection = _find_protection(policy, config)
@@ -227,13 +258,14 @@ def _check_columns(policy: Policy, config: Config) -> None:
         return
     from fedtrain.data.labels import parse_expression
 
-    data = config.data
+    data, asked = config.data, config.statistics
+    columns = data.columns if asked is None else asked.columns or data.columns
     bound = f"within {', '.join(policy.columns) or 'none'}"
-    if data.columns is None:
+    if columns is None:
         _refuse("columns", "data.columns is not given, so that all columns would be used", bound)
     expression = None if data.label is None else parse_expression(data.label)
     label = data.label if expression is None else expression.column
-    for column in (*data.columns, label, data.site_column, data.person_column):
+    for column in (*columns, label, data.site_column, data.person_column):
         if column is not None and column not in policy.columns:
             _refuse("columns", f"column '{column}' is used", bound)
 
@@ -302,6 +334,40 @@ def _check_site(policy: Policy, config: Config, cost: PrivacyCost | None) -> Non
     _check_epsilon(policy, cost)
 
 
+def _check_statistics(policy: Policy, config: Config) -> None:
+    """Check a run that asks for statistics; whatever its training would be, there is none."""
+    from fedtrain.plan import compute_statistics_cost
+
+    section = config.statistics
+    if section is None:
+        return
+    if not policy.statistics:
+        _refuse("statistics", "the run asks for statistics", "off")
+    _check_code(policy, config)
+    _check_columns(policy, config)
+    if config.secure_aggregation.mode != "protocol":
+        _refuse(
+            "secure_aggregation_required",
+            f"secure_aggregation.mode = '{config.secure_aggregation.mode}' shows the coordinator"
+            " single answers",
+            "on for statistics",
+        )
+    if config.partition.sites is not None and config.partition.sites < policy.min_cohort:
+        found = f"a cohort of {config.partition.sites} sites"
+        _refuse("min_cohort", found, f"at least {policy.min_cohort}")
+    cost = compute_statistics_cost(config, policy.neighbouring_relation)
+    if cost is None:
+        if not policy.exact_statistics:
+            _refuse("exact_statistics", "the run asks for sums without noise", "0")
+        return
+    if "record" not in policy.allowed_units:
+        found = "the noise of statistics protects single records"
+        _refuse("allowed_units", found, f"one of {', '.join(policy.allowed_units)}")
+    _check_noise(policy, "statistics.noise_multiplier", section.noise_multiplier or 0.0)
+    _check_most(policy, "max_delta", "statistics.target_delta", section.target_delta)
+    _check_epsilon(policy, cost, rule="max_statistics_epsilon")
+
+
 def _check_noise(policy: Policy, key: str, noise: float) -> None:
     if not noise >= policy.min_noise_multiplier:
         _refuse(
@@ -311,13 +377,14 @@ def _check_noise(policy: Policy, key: str, noise: float) -> None:
         )
 
 
-def _check_epsilon(policy: Policy, cost: PrivacyCost) -> None:
-    if not cost.epsilon <= policy.max_epsilon:
+def _check_epsilon(policy: Policy, cost: PrivacyCost, *, rule: str = "max_epsilon") -> None:
+    most = getattr(policy, rule)
+    if not cost.epsilon <= most:
         _refuse(
-            "max_epsilon",
+            rule,
             f"the run costs epsilon = {cost.epsilon:.4g} at delta = {cost.delta:g}"
             f" ({cost.neighbouring_relation})",
-            f"at most {policy.max_epsilon:g}",
+            f"at most {most:g}",
         )
 
 

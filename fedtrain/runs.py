@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedtrain.config import Config, compute_digest, load_config, to_toml
+from fedtrain.durable import replace_file
 from fedtrain.errors import AuditError, FedtrainError, RunDirectoryError
 from fedtrain.privacy.ledger import LedgerEntry, read_ledger
 from fedtrain.seal import seal_run, unseal_run
@@ -105,15 +106,15 @@ class RunDirectory:
         """
         digest = compute_digest(config)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        rounds = config.federation.rounds
+        rounds = config.rounds
         state = RunState("running", 0, rounds, digest, 0, started, run_id=secrets.token_hex(16))
         run = cls(path, config, state)
         with _making(path):
             (path / "checkpoint").mkdir()
             run._lock()
-            _replace_text(path / "config.toml", f'{to_toml(config)}\n# digest = "{digest}"\n')
+            replace_file(path / "config.toml", f'{to_toml(config)}\n# digest = "{digest}"\n')
             environment = describe_environment(config, fingerprint)
-            _replace_text(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+            replace_file(path / "environment.json", json.dumps(environment, indent=2) + "\n")
             run._write_state()
         return run
 
@@ -220,7 +221,7 @@ class RunDirectory:
     def write_json(self, name: str, tree: Any) -> None:
         """Write a file of the run directory as JSON, atomically."""
         with self.writing():
-            _replace_text(self.path / name, json.dumps(tree, indent=2) + "\n")
+            replace_file(self.path / name, json.dumps(tree, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the committed lines of `metrics.jsonl`."""
@@ -271,7 +272,7 @@ class RunDirectory:
     def _write_state(self, **update: Any) -> None:
         self.state = replace(self.state, **update)
         sync = time.monotonic() - self._synced > _SYNC_SECONDS or self.state.status != "running"
-        _replace_text(self.path / "state.json", json.dumps(asdict(self.state)) + "\n", sync=sync)
+        replace_file(self.path / "state.json", json.dumps(asdict(self.state)) + "\n", sync=sync)
         if sync:
             self._synced = time.monotonic()
 
@@ -406,13 +407,3 @@ def _to_lines(records: Iterable[Mapping[str, Any]]) -> str:
 def _save_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays to a file that no commit names yet, so that nobody reads half of it."""
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
-
-
-def _replace_text(path: Path, text: str, *, sync: bool = True) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    partial.replace(path)

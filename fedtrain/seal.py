@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fedtrain.durable import SUFFIX, replace_file
 from fedtrain.errors import AuditError, RunDirectoryError
 
 MANIFEST: Final = "manifest.json"
@@ -24,7 +25,6 @@ REPORT_FILES: Final = ("report.json", "report.html", "model_card.md", "registry.
 ADDED_FOLDERS: Final = ("audit", "signatures")
 # Empty, or written for a moment only.
 _PASSING: Final = ("checkpoint/lock",)
-_SUFFIX: Final = ".partial"
 
 Manifest = dict[str, dict[str, Any]]
 
@@ -35,7 +35,7 @@ def seal_run(path: Path) -> None:
     Raises:
         OSError: A file cannot be read, or the manifest cannot be written.
     """
-    _write(path, {name: _describe(path / name) for name in list_files(path)})
+    _write_manifest(path, {name: _describe(path / name) for name in list_files(path)})
 
 
 def unseal_run(path: Path) -> None:
@@ -57,7 +57,7 @@ def extend_seal(path: Path) -> None:
     check_files(path, kept)
     added = [name for name in list_files(path) if is_added(name)]
     try:
-        _write(path, kept | {name: _describe(path / name) for name in added})
+        _write_manifest(path, kept | {name: _describe(path / name) for name in added})
     except OSError as error:
         raise RunDirectoryError(
             f"{path / MANIFEST}: cannot be written ({error.strerror})"
@@ -122,7 +122,7 @@ def is_added(name: str) -> bool:
 
 
 def _is_listed(name: str) -> bool:
-    return name != MANIFEST and name not in _PASSING and not name.endswith(_SUFFIX)
+    return name != MANIFEST and name not in _PASSING and not name.endswith(SUFFIX)
 
 
 def _is_sound(one: Mapping[str, Any]) -> bool:
@@ -139,10 +139,5 @@ def _to_text(files: Manifest) -> str:
     return json.dumps({"files": files, "format": FORMAT}, indent=1, sort_keys=True) + "\n"
 
 
-def _write(path: Path, files: Manifest) -> None:
-    partial = path / f"{MANIFEST}{_SUFFIX}"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(_to_text(files))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path / MANIFEST)
+def _write_manifest(path: Path, files: Manifest) -> None:
+    replace_file(path / MANIFEST, _to_text(files))

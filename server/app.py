@@ -29,6 +29,7 @@ from fedtrain.secagg.simulated import describe_roster
 
 from .draws import Draws
 from .engine import run_on_engine
+from .question import run_question
 from .rounds import Observer, Rounds
 from .setup import Setting, set_up
 
@@ -85,6 +86,9 @@ def run_federation(
         FedtrainError: The run cannot go on; `state.json` says why, and what was committed stays.
     """
     config = run.config
+    if config.statistics is not None:
+        run_question(grid, run, observer, draws=draws, roster=roster)
+        return
     draws = draws or Draws.from_seed(config.run.seed)
     kept = _read_preparation(run.path)
     setting = set_up(grid, config, run_id=run.state.run_id, draws=draws, roster=roster, kept=kept)

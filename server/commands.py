@@ -190,10 +190,10 @@ def _run_join(args: argparse.Namespace) -> int:
 
 
 def _run_install(args: argparse.Namespace) -> int:
+    from fedtrain.durable import read_small_file
     from fedtrain.membership.faults import MembershipError
-    from fedtrain.membership.files import read_file
 
-    data = read_file(args.membership)
+    data = read_small_file(args.membership)
     try:
         version = _install_here(args.folder, data) if args.folder else None
         if version is None:

@@ -30,6 +30,7 @@ class Evaluation:
         metrics: Flat metrics over all sites, `val_` and `test_` before their names.
         sites: Each site's own test metrics, by name.
         bytes_up: Payload of the answers.
+        bytes_down: Payload of the messages.
         confusion: Test records by class and prediction, `(C, C)`, over all sites; None where the
             task is not classification or nothing was tested.
     """
@@ -37,6 +38,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     bytes_up: int = 0
+    bytes_down: int = 0
     confusion: list[list[int]] | None = None
 
 

@@ -181,6 +181,7 @@ class Rounds:
         evaluation = self._evaluate(round_, trained.vector)
         metrics |= evaluation.metrics
         metrics["bytes_up"] += evaluation.bytes_up
+        metrics["bytes_down"] += evaluation.bytes_down
         metrics |= self._account(round_)
         seconds = time.perf_counter() - started
         metrics["seconds"] = round(seconds, 6)
@@ -462,10 +463,12 @@ class Rounds:
                 result = collect_evaluation(
                     replies, names=self._names, measure=measure, parts=parts
                 )
+                result.bytes_down = vector.nbytes * len(ordered)
             else:
                 sums = self._secure.send_and_receive(ordered, timeout=section.round_timeout)
                 result = collect_evaluation(sums, names=None, measure=measure, parts=parts)
-                result.bytes_up = self._secure.get_last().bytes_up
+                last = self._secure.get_last()
+                result.bytes_up, result.bytes_down = last.bytes_up, last.bytes_down
         if self._central_test is not None:
             if self._trainer is None:
                 self._trainer = LocalTrainer(self._setting.model, self._config, private=False)

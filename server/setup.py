@@ -86,6 +86,28 @@ class Setting:
         return self.roster
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The sites, as they described themselves.
+
+    Attributes:
+        members: All of them, in a fixed order.
+        willing: Those that take part, each with its description.
+        public: What is known of their data without a record, alike at all.
+        base: Keys that every message's config record carries.
+    """
+
+    members: tuple[Member, ...]
+    willing: list[tuple[Member, ConfigRecord]]
+    public: PublicConstants
+    base: dict[str, str]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Name by node id of those that take part."""
+        return {member.node_id: member.name for member, _ in self.willing}
+
+
 def set_up(
     grid: Grid,
     config: Config,
@@ -111,6 +133,49 @@ def set_up(
         ConfigError: The sites' data and the config do not go together.
     """
     draws = draws or Draws.from_seed(config.run.seed)
+    gathered = gather(grid, config, run_id=run_id)
+    willing, public = gathered.willing, gathered.public
+    roster = choose_roster(config, gathered, draws=draws, roster=roster)
+    plan = build_preparation_plan(config, public)
+    preparation = kept
+    if preparation is None:
+        each = _read_statistics(willing)
+        if plan is not None and roster is not None:
+            summed = sum_statistics(
+                grid,
+                config,
+                plan,
+                names=gathered.names,
+                roster=roster.signed,
+                draws=draws,
+                run_id=run_id,
+            )
+            each = [read_statistics(config, plan, summed.sums)]
+        preparation = fit_preparation(each, config, public)
+    verify_class_weights(config.training, len(preparation.label_names))
+    model = build_start_model(
+        config,
+        input_shape=preparation.input_shape,
+        classes=preparation.outputs,
+        input_dtype=torch.int64 if public.is_discrete else torch.float32,
+    )
+    members, base = gathered.members, gathered.base
+    return Setting(members, preparation, model, base, roster, draws, plan is not None)
+
+
+def gather(grid: Grid, config: Config, *, run_id: str) -> Gathered:
+    """Ask every node who it is, whether it takes part, and what its data's form is.
+
+    Args:
+        grid: Where the sites are.
+        config: The resolved config.
+        run_id: The run's identifier.
+
+    Raises:
+        RunFailedError: No node answers, one cannot take part, or the policy or budget of all
+            refuses; the reason is the site's public one.
+        DataError: A site's data is of another form than the others'.
+    """
     base = {
         CONFIG_TEXT: to_canonical(to_tree(config)),
         CONFIG_DIGEST: compute_digest(config),
@@ -139,35 +204,21 @@ def set_up(
         raise RunFailedError(f"no site takes part; the first says {descriptions[0][0].refusal!r}")
     public = _compare_schemas(willing)
     members = tuple(replace(member, index=i) for i, (member, _) in enumerate(descriptions))
-    if draws.simulated or roster is None:
-        roster = _make_roster(config, members)
-    plan = build_preparation_plan(config, public)
-    preparation = kept
-    if preparation is None:
-        each = _read_statistics(willing)
-        if plan is not None and roster is not None:
-            names = {member.node_id: member.name for member, _ in willing}
-            run = "" if draws.simulated else run_id
-            sums, _ = sum_statistics(
-                grid, config, plan, names=names, roster=roster.signed, draws=draws, run_id=run
-            )
-            each = [read_statistics(config, plan, sums)]
-        preparation = fit_preparation(each, config, public)
-    verify_class_weights(config.training, len(preparation.label_names))
-    model = build_start_model(
-        config,
-        input_shape=preparation.input_shape,
-        classes=preparation.outputs,
-        input_dtype=torch.int64 if public.is_discrete else torch.float32,
-    )
-    return Setting(members, preparation, model, base, roster, draws, plan is not None)
+    return Gathered(members, willing, public, base)
 
 
-def _make_roster(config: Config, members: Sequence[Member]) -> PinnedRoster | None:
-    """Return the simulated federation's roster; a real site pins its own and refuses this one."""
+def choose_roster(
+    config: Config, gathered: Gathered, *, draws: Draws, roster: PinnedRoster | None
+) -> PinnedRoster | None:
+    """Return the real sites' roster, or a simulation's; a real site pins its own and refuses that.
+
+    None without secure aggregation.
+    """
+    if roster is not None and not draws.simulated:
+        return roster
     if config.secure_aggregation.mode == "off":
         return None
-    return make_pinned_roster(config.run.seed, [member.name for member in members])
+    return make_pinned_roster(config.run.seed, [member.name for member in gathered.members])
 
 
 def _wait_for_nodes(grid: Grid, config: Config) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from fedtrain.secagg.store import open_private
+from fedtrain.durable import open_private
 
 from .faults import CoordinatorError
 

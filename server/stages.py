@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedtrain.costs import count_payload
 from fedtrain.errors import AuditError, PeerError
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.privacy.site_noise import NoiseShare
@@ -16,7 +16,6 @@ from fedtrain.protocol import (
     ARRAYS,
     CONFIG,
     LEDGER_LINE,
-    PARAMETERS,
     REFUSED_FOR_GOOD,
     RELEASE,
     SECAGG,
@@ -153,7 +152,7 @@ class Exchanger:
         record = ConfigRecord({SECAGG_PURPOSE: self._round.purpose, SECAGG_COHORT: len(cohort)})
         content = RecordDict(dict(self._content))
         content[SECAGG] = record
-        size = self._count(content)
+        size = count_payload(content)
         requests = [self._make_request(name, "encode_plainly", content, size) for name in cohort]
         dtype = "uint16" if encoding.ring_bits <= 16 else "uint32"
         for name, reply in self._exchange(requests):
@@ -190,7 +189,7 @@ class Exchanger:
             message = messages[name]
             if id(message) not in contents:
                 content = self._make_content(stage, message)
-                contents[id(message)] = content, self._count(content)
+                contents[id(message)] = content, count_payload(content)
             requests.append(self._make_request(name, f"secagg_{stage}", *contents[id(message)]))
         return requests
 
@@ -212,17 +211,6 @@ class Exchanger:
     def _make_request(self, name: str, action: str, content: RecordDict, size: int) -> Message:
         self.bytes_down += size
         return Message(content, dst_node_id=self._nodes[name], message_type=f"{TRAINING}.{action}")
-
-    @staticmethod
-    def _count(content: RecordDict) -> int:
-        """Return a content's payload: the model, and the protocol's own message."""
-        arrays = _get_arrays(content)
-        size = 0
-        if arrays is not None:
-            array = arrays[PARAMETERS]
-            size = int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize
-        data = content.config_records[SECAGG].get(SECAGG_MESSAGE, b"")
-        return size + (len(data) if isinstance(data, bytes) else 0)
 
 
 def _find_receiver(

@@ -1,6 +1,7 @@
 """The coordinator's side of federated statistics: one secure sum over all sites."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,35 @@ from .secure import SecureGrid
 from .stages import Exchanger, SecureRound
 
 
+@dataclass(frozen=True)
+class Summed:
+    """One sum of statistics.
+
+    Attributes:
+        plan: What was asked.
+        sums: `(m,)`, decoded.
+        layout: Of the vectors; it knows their noise.
+        secure: Who was asked, who is in the sum, and what their ledgers say.
+        transcript: Its line for auditors.
+    """
+
+    plan: StatisticsPlan
+    sums: NDArray[np.float64]
+    layout: StatisticsVector
+    secure: SecureRound
+    transcript: list[str]
+
+    @property
+    def survivors(self) -> int:
+        """Sites in the sum."""
+        return len(self.secure.survivors)
+
+
 class StatisticsGrid(SecureGrid):
     """A secure grid that sums statistics; before the first round, and in no round's place."""
 
-    def sum_statistics(
-        self, record: ConfigRecord, plan: StatisticsPlan
-    ) -> tuple[NDArray[np.float64], int]:
-        """Return the decoded sum over the survivors, `(m,)`, and their number.
+    def sum_statistics(self, record: ConfigRecord, plan: StatisticsPlan) -> Summed:
+        """Return the decoded sum over the survivors.
 
         Raises:
             RunFailedError: There is no sum; the reason is public.
@@ -62,8 +85,9 @@ class StatisticsGrid(SecureGrid):
                 total = self._add_plainly(exchanger, layout.encoding)
         except RoundVoidError as error:
             raise RunFailedError(f"the sum of statistics is void: {error}") from error
-        survivors = len(last.survivors)
-        return layout.decode(total, survivors=survivors), survivors
+        last.bytes_up, last.bytes_down = exchanger.bytes_up, exchanger.bytes_down
+        sums = layout.decode(total, survivors=len(last.survivors))
+        return Summed(plan, sums, layout, last, self.take_transcript())
 
 
 def sum_statistics(
@@ -76,7 +100,8 @@ def sum_statistics(
     draws: Draws | None = None,
     run_id: str = "",
     attempt: int = 0,
-) -> tuple[NDArray[np.float64], int]:
+    round: int = 0,
+) -> Summed:
     """Sum the statistics of a plan over all sites of a grid.
 
     Args:
@@ -86,11 +111,9 @@ def sum_statistics(
         names: Site name of each node id.
         roster: Signed by the federation's root.
         draws: Where the coordinator's draws come from; by default a simulation's, from the seed.
-        run_id: The run's identifier; empty in a simulation.
+        run_id: The run's identifier; a simulation's is in no sum's name.
         attempt: Number of the attempt; higher in each sitting of a run.
-
-    Returns:
-        `(m,)` sums, and the number of sites that they are over.
+        round: 0 before the first round; 1 where the run asks for nothing else.
 
     Raises:
         RunFailedError: There are too few sites, or no sum.
@@ -102,6 +125,7 @@ def sum_statistics(
             " hide from each other"
         )
     digest = compute_digest(config)
+    draws = draws or Draws.from_seed(config.run.seed)
     secure = StatisticsGrid(
         grid,
         config,
@@ -109,15 +133,15 @@ def sum_statistics(
         roster=roster,
         digest=digest,
         classes=len(plan.labels),
-        draws=draws or Draws.from_seed(config.run.seed),
-        run_id=run_id,
+        draws=draws,
+        run_id="" if draws.simulated else run_id,
         attempt=attempt,
     )
     values: dict[str, Any] = {
         CONFIG_TEXT: to_canonical(to_tree(config)),
         CONFIG_DIGEST: digest,
         RUN_ID: run_id,
-        SERVER_ROUND: 0,
+        SERVER_ROUND: round,
         PREPARATION_TEXT: plan.to_text(),
     }
     return secure.sum_statistics(ConfigRecord(values), plan)

@@ -7,6 +7,7 @@ order they were finished in, so that a run's result does not depend on the numbe
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fedtrain.protocol import INTERNAL_ERROR, NO_ANSWER, SECAGG_ACTION
 
 from .flower import make_context, set_identity, set_message_id
 from .loading import load_app
+from .metering import GridMeter, WorkClock
 from .workers import WorkerPool
 
 FIRST_NODE_ID = 2  # 1 is the coordinator
@@ -34,6 +36,9 @@ class InProcessGrid(Grid):
         log: File that workers write their log to.
         results: Folder that sites write their own metrics to.
         kept: Folder in which sites keep what is their own of the run.
+
+    Attributes:
+        meter: Knows what each site cost.
     """
 
     def __init__(
@@ -58,10 +63,12 @@ class InProcessGrid(Grid):
         self._contexts: dict[int, Context] = {}
         self._sent = 0
         self._waiting: dict[str, Message] = {}
+        self.meter = GridMeter()
         if workers == 1:
             self._app = load_app(app)
         else:
-            self._pool = WorkerPool(app, workers=workers, log=log)
+            note = partial(self.meter.note_work, here=False)
+            self._pool = WorkerPool(app, workers=workers, log=log, note=note)
 
     def close(self) -> None:
         """End the workers."""
@@ -127,6 +134,13 @@ class InProcessGrid(Grid):
         set_message_id(message, str(self._sent))
 
     def _deliver(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
+        for message in messages:
+            self.meter.note_sent(message)
+        for reply in self._answer(messages, timeout):
+            self.meter.note_reply(reply)
+            yield reply
+
+    def _answer(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._pool is not None:
             sticky = any(SECAGG_ACTION in m.metadata.message_type for m in messages)
@@ -146,10 +160,13 @@ class InProcessGrid(Grid):
             self._contexts[node_id] = make_context(node_id, self._make_node_config(node_id), {})
         if self._app is None:
             raise RuntimeError("this grid's sites are in workers")
+        clock = WorkClock()
         try:
-            reply = self._app(message, self._contexts[node_id])
+            with clock:
+                reply = self._app(message, self._contexts[node_id])
         except Exception:  # noqa: BLE001 - an app's exception text must not reach the coordinator
-            return make_error_reply(message, INTERNAL_ERROR)
+            reply = make_error_reply(message, INTERNAL_ERROR)
+        self.meter.note_work(node_id, clock.spent, here=True)
         return reply
 
     def _make_node_config(self, node_id: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fedtrain.runs import RunDirectory, Status
 from .flower import COORDINATOR_NODE_ID, make_context
 from .grid import InProcessGrid
 from .loading import load_app, refer_to_sibling
+from .metering import CostKeeper
 from .opening import Opened, open_config, open_scenario
 
 log = logging.getLogger("fedtrain.simulations")
@@ -155,7 +156,9 @@ def _simulate(run: RunDirectory, display: Display) -> None:
     )
     with logging_to(path), grid:
         try:
-            load_app(MAKE_SERVER_APP)(run, display)(grid, make_context(COORDINATOR_NODE_ID, {}, {}))
+            observer = CostKeeper(run, grid.meter, display)
+            server_app = load_app(MAKE_SERVER_APP)(run, observer)
+            server_app(grid, make_context(COORDINATOR_NODE_ID, {}, {}))
             _require_a_round(run)
         except FedtrainError as error:
             log.error("run_failed kind=%s message=%s", error.code, error)

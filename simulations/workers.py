@@ -25,12 +25,14 @@ from typing import Any, Final
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 
+from fedtrain.costs import SiteCost
 from fedtrain.journal import write_log_to
 from fedtrain.protocol import INTERNAL_ERROR, NO_ANSWER
 
 from .blocks import Block, Mirror, Payload
 from .flower import COORDINATOR_NODE_ID, make_context, make_message, make_metadata, set_identity
 from .loading import load_app
+from .metering import WorkClock
 
 QUEUE: Final = 2  # tasks a worker holds: the one it is at and the next
 ATTEMPTS: Final = 2
@@ -38,6 +40,7 @@ AHEAD: Final = 4  # results a worker may be ahead of the oldest that is missing
 # Imported once by the server that workers are forked from.
 PRELOAD: Final = ("fedtrain.training.dp_sgd", "fedtrain.data.sources")
 NodeConfig = Callable[[int], dict[str, Any]]
+NoteWork = Callable[[int, SiteCost], None]
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """A site's reply: what it holds, or its error."""
+    """A site's reply: what it holds, or its error; and what the work cost."""
 
     position: int
     payload: Payload | None
     error: tuple[int, str] | None
+    spent: SiteCost
 
 
 class Worker:
@@ -185,7 +189,18 @@ class Batch:
 class WorkerPool:
     """Runs messages on worker processes and yields replies in the messages' order."""
 
-    def __init__(self, app: str, *, workers: int, log: Path | None = None) -> None:
+    def __init__(
+        self, app: str, *, workers: int, log: Path | None = None, note: NoteWork | None = None
+    ) -> None:
+        """Make the workers.
+
+        Args:
+            app: Reference `module:name` of the ClientApp.
+            workers: Processes.
+            log: File that they write their log to.
+            note: Told what each answer of a node cost.
+        """
+        self._note = note
         self._workers = [Worker(app, log) for _ in range(workers)]
 
     def close(self) -> None:
@@ -274,6 +289,9 @@ class WorkerPool:
             except (EOFError, ConnectionResetError):
                 batch.give_back(worker.stop())
                 continue
+            if self._note is not None:
+                node_id = batch.messages[result.position].metadata.dst_node_id
+                self._note(node_id, result.spent)
             if content is None:
                 batch.fail(result.position, result.error or INTERNAL_ERROR)
             else:
@@ -338,14 +356,16 @@ def _answer(
         reply_to="",
         message_type=task.message_type,
     )
-    message = make_message(metadata, RecordDict(dict(content)), None)
+    message, clock = make_message(metadata, RecordDict(dict(content)), None), WorkClock()
     try:
-        reply = client_app(message, contexts[task.node_id])
+        with clock:
+            reply = client_app(message, contexts[task.node_id])
     except Exception:  # noqa: BLE001 - an app's exception text must not reach the coordinator
-        return Result(task.position, None, INTERNAL_ERROR)
+        return Result(task.position, None, INTERNAL_ERROR, clock.spent)
     if reply.has_error():
-        return Result(task.position, None, (reply.error.code, reply.error.reason))
-    return Result(task.position, block.write(reply.content), None)
+        public = reply.error.code, reply.error.reason
+        return Result(task.position, None, public, clock.spent)
+    return Result(task.position, block.write(reply.content), None, clock.spent)
 
 
 def keep_freed_memory() -> None:

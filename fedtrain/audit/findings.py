@@ -7,7 +7,6 @@ ever says that something is private.
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from fedtrain.durable import replace_file
 from fedtrain.errors import AuditError, RunDirectoryError
 
 Verdict = Literal["holds", "violated", "inconclusive", "informative"]
@@ -138,14 +138,9 @@ def save_finding(run: Path, finding: Finding) -> Path:
         RunDirectoryError: It cannot be written.
     """
     path = run / FOLDER / f"{finding.method}.json"
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(finding.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, finding.to_json())
     except OSError as error:
         raise RunDirectoryError(f"{path}: cannot be written ({error.strerror})") from error
     return path

@@ -50,15 +50,6 @@ def locking(folder: Path, *, exclusive: bool = True) -> Iterator[None]:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 class Chain:
     """The lines of one ledger, as far as they were read; used under `locking` only."""
 

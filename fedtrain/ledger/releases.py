@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
+from fedtrain.durable import sync_folder
 from fedtrain.errors import AuditError
-from fedtrain.ledger.chain import sync_folder
 from fedtrain.ledger.faults import LedgerError
 
 FOLDER: Final = "releases"

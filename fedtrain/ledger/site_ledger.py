@@ -30,6 +30,7 @@ from numpy import ascontiguousarray
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from fedtrain.durable import sync_folder
 from fedtrain.ledger.account import Account, Balance, RunAccount
 from fedtrain.ledger.budget import (
     Budget,
@@ -37,7 +38,7 @@ from fedtrain.ledger.budget import (
     compute_total,
     format_amount,
 )
-from fedtrain.ledger.chain import FILE, LOCK, Chain, Hook, locking, sync_folder
+from fedtrain.ledger.chain import FILE, LOCK, Chain, Hook, locking
 from fedtrain.ledger.entries import (
     Body,
     Closed,

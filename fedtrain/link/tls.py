@@ -23,6 +23,7 @@ from typing import Final
 import grpc
 from cryptography import x509
 
+from fedtrain.durable import read_small_file
 from fedtrain.errors import SiteError
 from fedtrain.link.contract import LARGEST_MESSAGE
 from fedtrain.link.faults import IdentityError, TransportError, UnlistedKeyError
@@ -38,7 +39,7 @@ from fedtrain.membership.certificates import (
     verify_certificate,
 )
 from fedtrain.membership.faults import MembershipError
-from fedtrain.membership.files import TLS_CERTIFICATE_FILE, TLS_KEY_FILE, read_file
+from fedtrain.membership.files import TLS_CERTIFICATE_FILE, TLS_KEY_FILE
 from fedtrain.membership.member import Member, load_member
 from fedtrain.membership.records import COORDINATOR
 
@@ -185,8 +186,8 @@ def _load_own(folder: Path) -> Member:
 
 
 def _read_pair(folder: Path) -> tuple[bytes, bytes]:
-    key = read_file(folder / TLS_KEY_FILE, forbidden=0o077)
-    return key, read_file(folder / TLS_CERTIFICATE_FILE)
+    key = read_small_file(folder / TLS_KEY_FILE, forbidden=0o077)
+    return key, read_small_file(folder / TLS_CERTIFICATE_FILE)
 
 
 def _make_context(member: Member) -> ssl.SSLContext:

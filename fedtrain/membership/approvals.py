@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from fedtrain.durable import read_small_file
 from fedtrain.errors import AuditError
-from fedtrain.membership.files import append_line, read_file
+from fedtrain.membership.files import append_line
 
 Action = Literal["approved", "revoked"]
 _END: Final = "\n"
@@ -55,7 +56,7 @@ def load_approvals(path: Path) -> list[Approval]:
         SiteError: The file cannot be read.
         AuditError: A line is no decision.
     """
-    lines = read_file(path).decode("utf-8", "replace").split(_END)[:-1]
+    lines = read_small_file(path).decode("utf-8", "replace").split(_END)[:-1]
     approvals = []
     for number, line in enumerate(lines, 1):
         try:

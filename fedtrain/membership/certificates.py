@@ -27,9 +27,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedtrain.durable import read_small_file
 from fedtrain.errors import ConfigError, SiteError
 from fedtrain.membership.faults import MembershipError
-from fedtrain.membership.files import read_file, write_new_file
+from fedtrain.membership.files import write_new_file
 from fedtrain.membership.names import find_ip, parse_address
 
 Key = ec.EllipticCurvePrivateKey
@@ -57,7 +58,7 @@ def load_key(path: Path) -> Key:
     Raises:
         SiteError: It is missing, others can read it, or it is no P-256 key.
     """
-    content = read_file(path, forbidden=0o077)
+    content = read_small_file(path, forbidden=0o077)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
@@ -222,7 +223,7 @@ def load_certificate(path: Path) -> x509.Certificate:
         SiteError: It is missing or no certificate.
     """
     try:
-        return x509.load_pem_x509_certificate(read_file(path))
+        return x509.load_pem_x509_certificate(read_small_file(path))
     except ValueError as error:
         raise SiteError(f"{path} is no certificate in PEM; join with the kit again") from error
 

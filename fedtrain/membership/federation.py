@@ -20,6 +20,7 @@ from typing import Final
 import tomli_w
 from cryptography import x509
 
+from fedtrain.durable import read_small_file, sync_folder
 from fedtrain.errors import ConfigError, SiteError
 from fedtrain.membership.admission import check_approval, get_member, make_entry
 from fedtrain.membership.approvals import Action, Approval, append_approval
@@ -41,8 +42,6 @@ from fedtrain.membership.files import (
     ROOT_FILE,
     ROOT_KEY_FILE,
     locking,
-    read_file,
-    sync_folder,
     write_file,
     write_public_key,
 )
@@ -262,7 +261,7 @@ def _issue(
 
 def _load_days(path: Path) -> int:
     try:
-        tree = tomllib.loads(read_file(path).decode())
+        tree = tomllib.loads(read_small_file(path).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SiteError(f"{path} is no TOML ({error}); write certificate_days = 397") from error
     return _check_days(tree.get("certificate_days"), f"{path}: certificate_days")

@@ -19,8 +19,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fedtrain.durable import SUFFIX, open_private, replace_file, sync_folder, write_synced
 from fedtrain.errors import SiteError
-from fedtrain.secagg.store import open_private
 
 IDENTITY_FILE: Final = "identity.key"
 REQUEST_FILE: Final = "request.bin"
@@ -39,33 +39,6 @@ APPROVALS_FILE: Final = "approvals.jsonl"
 KITS_FOLDER: Final = "kits"
 LOCK_FILE: Final = "membership.lock"
 Hook = Callable[[str], None]
-_MOST_BYTES: Final = 2**22  # a membership of MAX_MEMBERS fits
-
-
-def read_file(path: Path, *, forbidden: int = 0) -> bytes:
-    """Read a small file.
-
-    Args:
-        path: The file.
-        forbidden: Mode bits that it may not have.
-
-    Raises:
-        SiteError: It is missing, too large, or its mode lets others in.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise SiteError(f"{path} cannot be read ({error.strerror}); check its name") from error
-    if mode & forbidden:
-        raise SiteError(
-            f"{path} has mode {mode:04o}, which lets others in; chmod {mode & ~forbidden:04o} it,"
-            " and replace it if they used that"
-        )
-    if len(content) > _MOST_BYTES:
-        raise SiteError(f"{path} has more than {_MOST_BYTES} bytes; name another file")
-    return content
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -78,15 +51,8 @@ def write_file(path: Path, content: bytes) -> None:
         * After a return the content survives a power cut; a process that is killed in the middle
           leaves the old content or the new, never a part.
     """
-    partial = path.with_name(f"{path.name}.partial")
     with _reporting(path):
-        try:
-            _write(partial, content, os.O_TRUNC)
-            partial.replace(path)
-            sync_folder(path.parent)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        replace_file(path, content, mode=0o600)
 
 
 def write_new_file(path: Path, content: bytes) -> None:
@@ -99,10 +65,10 @@ def write_new_file(path: Path, content: bytes) -> None:
         * An existing file is never touched; a new one is there whole or not at all.
         * The file is never readable by others, not for a moment.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}{SUFFIX}")
     with _reporting(path):
         try:
-            _write(partial, content, os.O_TRUNC)
+            write_synced(partial, content, mode=0o600)
             os.link(partial, path)
             sync_folder(path.parent)
         except FileExistsError as error:
@@ -173,22 +139,6 @@ def locking(folder: Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, content: bytes, flags: int) -> None:
-    with open_private(path, flags) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_all(handle: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from fedtrain.durable import read_small_file, sync_folder
 from fedtrain.errors import SiteError
 from fedtrain.membership.adoption import save_pinned
 from fedtrain.membership.certificates import (
@@ -25,8 +26,6 @@ from fedtrain.membership.files import (
     TLS_KEY_FILE,
     Hook,
     locking,
-    read_file,
-    sync_folder,
     write_file,
     write_public_key,
 )
@@ -55,7 +54,7 @@ def load_kit(path: Path) -> Kit:
         MembershipError: It is no kit (reason "encoding").
     """
     try:
-        return decode(read_file(path), Kit)
+        return decode(read_small_file(path), Kit)
     except MessageError as error:
         raise MembershipError(
             "encoding", f"{path} is no kit ({error}); ask the federation's root for it again"

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from fedtrain.durable import read_small_file
 from fedtrain.errors import ConfigError
 from fedtrain.membership.faults import MembershipError
-from fedtrain.membership.files import read_file, write_file
+from fedtrain.membership.files import write_file
 from fedtrain.membership.names import check_name, parse_address
 from fedtrain.membership.records import (
     COORDINATOR,
@@ -140,7 +141,7 @@ def load_membership(path: Path, root_public_key: bytes) -> SignedMembership:
         SiteError: The file cannot be read.
         MembershipError: It does not hold, see `verify_membership`.
     """
-    return verify_membership(read_file(path), root_public_key)
+    return verify_membership(read_small_file(path), root_public_key)
 
 
 def save_membership(path: Path, signed: SignedMembership) -> None:

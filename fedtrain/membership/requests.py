@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from fedtrain.durable import read_small_file
 from fedtrain.errors import ConfigError
 from fedtrain.membership.certificates import (
     Key,
@@ -28,7 +29,6 @@ from fedtrain.membership.files import (
     TLS_KEY_FILE,
     locking,
     make_folder,
-    read_file,
     write_file,
 )
 from fedtrain.membership.names import check_name, parse_address
@@ -124,7 +124,7 @@ def load_request(path: Path) -> JoinRequest:
         MembershipError: It is no request, or was changed.
     """
     try:
-        return verify_request(read_file(path))
+        return verify_request(read_small_file(path))
     except MembershipError as error:
         raise MembershipError(error.reason, f"{path}: {error}") from error
 

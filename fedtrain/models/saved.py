@@ -6,7 +6,6 @@ the other file. It is written last, so that a digest that holds means that both 
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from fedtrain.durable import replace_file
 from fedtrain.errors import AuditError, RunDirectoryError
 from fedtrain.models.registry import build_described_model
 from fedtrain.user_function import is_function_reference
@@ -168,15 +168,9 @@ def _read_file(path: Path) -> bytes:
 
 
 def _replace_file(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RunDirectoryError(
             f"{path} cannot be written ({error.strerror}); free space or choose another folder"
         ) from error

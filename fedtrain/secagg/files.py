@@ -9,9 +9,7 @@ the PEM files.
 """
 
 import os
-import stat
 from pathlib import Path
-from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,15 +22,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from fedtrain.durable import open_private, read_small_file, replace_file
 from fedtrain.errors import SiteError
 from fedtrain.secagg.codec import decode, encode
 from fedtrain.secagg.faults import MessageError
 from fedtrain.secagg.messages import SignedRoster
 from fedtrain.secagg.roster import Identity, verify_roster
 from fedtrain.secagg.simulated import FEDERATION
-from fedtrain.secagg.store import open_private
-
-_MOST_BYTES: Final = 2**22  # a roster of MAX_SITES fits
 
 
 def create_identity(path: Path) -> Identity:
@@ -70,7 +66,7 @@ def load_identity(path: Path) -> Identity:
     Raises:
         SiteError: It is missing, others can read it, or it is no Ed25519 key.
     """
-    content = _read(path, forbidden=0o077)
+    content = read_small_file(path, forbidden=0o077)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
@@ -89,7 +85,7 @@ def save_public_key(path: Path, public_key: bytes) -> None:
         SiteError: The file cannot be written.
     """
     key = Ed25519PublicKey.from_public_bytes(public_key)
-    _write(path, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    _replace(path, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
 def load_public_key(path: Path) -> bytes:
@@ -98,7 +94,7 @@ def load_public_key(path: Path) -> bytes:
     Raises:
         SiteError: The file is missing or holds no Ed25519 public key.
     """
-    return _parse_public_key(path, _read(path))
+    return _parse_public_key(path, read_small_file(path))
 
 
 def load_root_key(path: Path) -> bytes:
@@ -107,7 +103,7 @@ def load_root_key(path: Path) -> bytes:
     Raises:
         SiteError: The file is missing, others may change it, or it holds no Ed25519 public key.
     """
-    return _parse_public_key(path, _read(path, forbidden=0o022))
+    return _parse_public_key(path, read_small_file(path, forbidden=0o022))
 
 
 def save_roster(path: Path, roster: SignedRoster) -> None:
@@ -116,7 +112,7 @@ def save_roster(path: Path, roster: SignedRoster) -> None:
     Raises:
         SiteError: The file cannot be written.
     """
-    _write(path, encode(roster))
+    _replace(path, encode(roster))
 
 
 def load_roster(path: Path, root_public_key: bytes) -> SignedRoster:
@@ -126,7 +122,7 @@ def load_roster(path: Path, root_public_key: bytes) -> SignedRoster:
         SiteError: The file is missing, is no roster, or a simulation's, whose keys are no secret.
         RefusalError: Another root signed it, or no one.
     """
-    content = _read(path)
+    content = read_small_file(path)
     try:
         roster = decode(content, SignedRoster)
     except MessageError as error:
@@ -149,34 +145,10 @@ def _parse_public_key(path: Path, content: bytes) -> bytes:
     return key.public_bytes_raw()
 
 
-def _read(path: Path, *, forbidden: int = 0) -> bytes:
-    """Read a small file to which others have no forbidden access."""
+def _replace(path: Path, content: bytes) -> None:
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_MOST_BYTES + 1)
+        replace_file(path, content)
     except OSError as error:
-        raise SiteError(f"{path} cannot be read ({error.strerror}); check its name") from error
-    if mode & forbidden:
-        raise SiteError(
-            f"{path} has mode {mode:04o}, which lets others in; chmod {mode & ~forbidden:04o} it,"
-            " and replace it if they used that"
-        )
-    if len(content) > _MOST_BYTES:
-        raise SiteError(f"{path} has more than {_MOST_BYTES} bytes; name another file")
-    return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
         raise SiteError(
             f"{path} cannot be written ({error.strerror}); name a file in a folder that exists"
         ) from error

@@ -70,6 +70,12 @@ def pin_text(store: StateStore, name: str, text: str) -> None:
             raise RefusalError("context", f"{name} is pinned to another value at this site")
 
 
+def load_pinned(store: StateStore, name: str) -> str | None:
+    """Return what `pin_text` pinned under a name, or None."""
+    pinned = store.load(f"pinned/{name}")
+    return None if pinned is None else pinned.decode()
+
+
 def load_context(store: StateStore, run: str) -> RoundContext | None:
     """Return the context that a site accepted last in a run; None: none yet."""
     state = store.load(_name_attempt(run))

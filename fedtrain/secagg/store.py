@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol, Self
 
+from fedtrain.durable import SUFFIX, open_private, replace_file, sync_folder
 from fedtrain.errors import SiteError
 from fedtrain.secagg.keys import compute_digest
 
@@ -90,7 +91,7 @@ class FileStore:
         self._folder = folder
         self._check_folder()
         with self._hold(_SAVING):
-            for partial in folder.glob("*.partial"):  # of a process that was killed
+            for partial in folder.glob(f"*{SUFFIX}"):  # of a process that was killed
                 partial.unlink()
 
     @classmethod
@@ -103,8 +104,8 @@ class FileStore:
         try:
             folder.mkdir(mode=0o700)
             (folder / _MARKER).touch(mode=0o600)
-            _sync_folder(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder)
+            sync_folder(folder.parent)
         except OSError as error:
             raise SiteError(
                 f"{folder} cannot be made ({error.strerror}); name a new folder in one that exists"
@@ -143,14 +144,10 @@ class FileStore:
             SiteError: The disk is full or cannot be written; what rests on it may not be sent.
         """
         path = self._name(key, "state")
-        partial = path.with_suffix(".partial")
         with self._hold(_SAVING):
             try:
-                _write(partial, compute_digest("state", key, data) + data)
-                partial.replace(path)
-                _sync_folder(self._folder)
+                replace_file(path, compute_digest("state", key, data) + data, mode=0o600)
             except OSError as error:
-                partial.unlink(missing_ok=True)
                 raise SiteError(
                     f"{path} cannot be written ({error.strerror}); nothing is sent without it:"
                     " free space on the disk"
@@ -194,25 +191,3 @@ class FileStore:
             raise SiteError(
                 f"{self._folder} has mode {mode:04o}, so that others can read secrets; chmod 700 it"
             )
-
-
-def open_private(path: Path, flags: int) -> IO[bytes]:
-    """Open a file to write, made readable by its owner alone; `flags` are more of `os.open`'s."""
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open_private(path, os.O_TRUNC) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: the entry is in the folder, not in the file."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

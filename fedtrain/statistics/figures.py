@@ -9,7 +9,7 @@ Legend: k bins.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -108,6 +108,27 @@ class Figures:
     def to_json(self) -> dict[str, Any]:
         """Return the figures as values that JSON can hold."""
         return asdict(self) | {"class_weights": self.compute_class_weights()}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> "Figures":
+        """Return the figures that `to_json` wrote."""
+        labels, correlation = tree["labels"], tree["correlation"]
+        return cls(
+            records=tree["records"],
+            numeric=tuple(_read_numeric(one) for one in tree["numeric"]),
+            choices=tuple(ChoiceFigures(**one) for one in tree["choices"]),
+            labels=None if labels is None else ChoiceFigures(**labels),
+            correlation=None if correlation is None else tuple(tuple(row) for row in correlation),
+            noise_stddev=float(tree["noise_stddev"]),
+            min_records=int(tree["min_records"]),
+        )
+
+
+def _read_numeric(tree: Mapping[str, Any]) -> NumericFigures:
+    histogram = tree["histogram"]
+    if histogram is not None:
+        histogram = Histogram(tuple(histogram["edges"]), tuple(histogram["counts"]))
+    return NumericFigures(**{**tree, "histogram": histogram})
 
 
 class SumsReader:

@@ -6,10 +6,11 @@ that is asked something else than its peers adds noise to the sum and nothing mo
 Legend: m coordinates of the sum.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Final, Literal
 
@@ -174,6 +175,52 @@ def build_plan(
         part,
         max_records or config.secure_aggregation.max_weight,
     )
+
+
+def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
+    """Return the plan of a run that asks for statistics.
+
+    The config and the source's format fix all of it, so that a site can tell whether it is asked
+    for anything else; columns that its own file lacks are missing in all of its records.
+
+    Args:
+        config: The resolved config, with `[statistics]`.
+        public: What is known of the data without a record.
+
+    Raises:
+        ConfigError: As `build_plan`; or nothing is asked.
+    """
+    section, data = config.statistics, config.data
+    if section is None:
+        raise ConfigError("the config asks for no statistics; add a section [statistics]")
+    if public.columns is not None:
+        columns = section.columns or data.columns or (*data.bounds, *data.categories)
+        if not columns:
+            raise ConfigError(
+                "no column has public bounds or categories, which every secure sum rests on; set"
+                " e.g. data.bounds.age=[0,120]"
+            )
+        public = replace(public, columns=columns)
+    plan = build_plan(
+        config,
+        public,
+        columns=section.columns or (),
+        bins=section.bins,
+        correlation=section.correlation,
+        max_records=section.max_records,
+    )
+    return replace(plan, noise_multiplier=section.noise_multiplier or 0.0)
+
+
+def compute_question_digest(plan: StatisticsPlan, cohort: int) -> str:
+    """Return what names a question in a site's ledger, SHA-256, hex.
+
+    Args:
+        plan: What is asked.
+        cohort: Most sites of the sum: each site's share of the noise depends on it.
+    """
+    text = to_canonical({"cohort": cohort, "plan": asdict(plan)})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _find_range(name: str, config: Config, public: PublicConstants) -> Range:

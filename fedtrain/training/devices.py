@@ -1,4 +1,8 @@
-"""Where a model is computed: on the CPU, or a GPU that is there."""
+"""Where a model is computed: on the CPU, or a GPU that is there; and for how long it was."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -31,3 +35,40 @@ def find_device(config: Config) -> torch.device:
             f" privacy.unit = '{config.privacy.unit}'; set 'cpu'"
         )
     return torch.device(wanted)
+
+
+class _Clock:
+    """For how long this process had a GPU at work, so far."""
+
+    seconds = 0.0
+
+
+@contextmanager
+def occupying(device: torch.device) -> Iterator[None]:
+    """Count the time until a GPU has done all it was told; a CPU's is not counted here.
+
+    The pauses between its kernels are in it, and where workers share a GPU, what it did for the
+    others meanwhile: it is the time for which the work had a GPU, not how busy that was.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    _synchronise(device)
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        _synchronise(device)
+        _Clock.seconds += time.perf_counter() - started
+
+
+def read_gpu_seconds() -> float:
+    """Return for how long this process had a GPU so far, as `time.process_time` of a CPU."""
+    return _Clock.seconds
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -38,6 +38,7 @@ class PrivateGradients:
           their losses or gradients are (NaN and infinity included).
         * The divisor is the plan's `expected_batch_size`, never a batch's or a shard's size.
         * An empty batch gives pure noise of the same deviation.
+        * Gradients are all that a batch leaves: a model whose buffers it changed gives none.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PrivateGradients:
         self._plan = plan
         self._keeper = make_book_keeper(model, loss=loss)
         self._sizes = [p.numel() for p in model.parameters() if p.requires_grad]
+        self._model, self._has_buffers = model, any(True for _ in model.buffers())
 
     def compute(
         self,
@@ -67,11 +69,16 @@ class PrivateGradients:
         Returns:
             One gradient a parameter: (clipped sum + noise) / expected_batch_size. The loss sum
             leaves out losses that are not finite, and is not protected.
+
+        Raises:
+            ConfigError: A buffer of the model follows the records.
         """
         plan = self._plan
+        held = self._copy_buffers()
         total, loss_sum = self._keeper.compute_clipped_sum(
             features, labels, max_grad_norm=plan.max_grad_norm, owners=owners
         )
+        _verify_unchanged(held, self._copy_buffers())
         flat = torch.cat([part.reshape(-1) for part in total])
         noise_stddev = plan.noise_multiplier * plan.max_grad_norm
         if noise_stddev:
@@ -79,6 +86,25 @@ class PrivateGradients:
         flat /= plan.expected_batch_size
         pieces = torch.split(flat, self._sizes)
         return [piece.view_as(part) for piece, part in zip(pieces, total, strict=True)], loss_sum
+
+    def _copy_buffers(self) -> dict[str, Tensor]:
+        if not self._has_buffers:
+            return {}
+        return {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+
+def _verify_unchanged(held: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Refuse a buffer that a batch changed: it would leave, and guide later steps, without noise.
+
+    The rules of `dp_rules` know BatchNorm by its kind, and find others by made-up records; here
+    are the real ones.
+    """
+    for name, before in held.items():
+        if not torch.allclose(before, found[name], rtol=0.0, atol=0.0, equal_nan=True):
+            raise ConfigError(
+                f"model: buffer '{name}' changes with the records it sees, without clipping or"
+                " noise; remove it, or use GroupNorm for BatchNorm, under privacy.unit = 'record'"
+            )
 
 
 def make_book_keeper(model: nn.Module, *, loss: Loss = functional.cross_entropy) -> BookKeeper:

@@ -25,7 +25,7 @@ from fedtrain.params import Layout, ModelState, Vector, is_finite
 from fedtrain.plan import build_record_plan
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.training.augmentation import Augmentation
-from fedtrain.training.devices import find_device
+from fedtrain.training.devices import find_device, occupying
 from fedtrain.training.dp_sgd import PrivateGradients
 from fedtrain.training.gradients import differentiate
 from fedtrain.training.losses import build_loss
@@ -145,7 +145,9 @@ class LocalTrainer:
         """
         for task in tasks:
             try:
-                yield self._train_one(task)
+                with occupying(self._device):
+                    update = self._train_one(task)
+                yield update
             except PeerError as error:
                 yield error
 
@@ -161,7 +163,7 @@ class LocalTrainer:
         self._model.eval()
         total: Sums | None = None
         hiding = start_hiding(self._config, None)
-        with torch.no_grad():
+        with torch.no_grad(), occupying(self._device):
             for features, labels in _split_batches(*self._place(records)):
                 logits = self._model(features if hiding is None else hiding.apply(features))
                 if not bool(torch.isfinite(logits).all()):

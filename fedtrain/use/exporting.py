@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
+from fedtrain.durable import replace_file
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.models.registry import INPUT_DTYPES, build_described_model
 from fedtrain.models.start import IMPORTANCE
@@ -107,14 +108,10 @@ def export_importance(model: RunModel, data: Path, path: Path) -> None:
     importance = compute_importance(model.module, features)
     state = {name: t.detach().clone().contiguous() for name, t in model.module.state_dict().items()}
     state |= {f"{IMPORTANCE}{name}": tensor for name, tensor in importance.items()}
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_bytes(safetensors.torch.save(state))
-        partial.replace(path)
+        replace_file(path, safetensors.torch.save(state), sync=False)
     except OSError as error:
         raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def make_trial_records(model: RunModel) -> Iterator[NDArray[Any]]:

@@ -1,7 +1,5 @@
 """Files of a folder: whole or not at all, for their owner alone, one writer at a time."""
 
-import os
-import signal
 import stat
 from multiprocessing import get_context
 
@@ -12,7 +10,6 @@ from fedtrain.membership.files import (
     append_line,
     locking,
     make_folder,
-    read_file,
     write_file,
     write_new_file,
 )
@@ -24,30 +21,6 @@ def test_file_is_replaced_and_for_its_owner_alone(tmp_path):
         write_file(tmp_path / "f", content)
     assert (tmp_path / "f").read_bytes() == b"new"
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
-
-
-def write_and_die(path, number):
-    """Write a file in a process that dies at its n-th fsync: before it, nothing is promised."""
-    calls = iter(range(1, 10))
-
-    def sync(handle):
-        if next(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.fsync = sync
-    write_file(path, b"new" * 100_000)
-
-
-@pytest.mark.parametrize(("number", "left"), [(1, b"old"), (2, b"new" * 100_000)])
-def test_process_killed_while_writing_leaves_the_old_content_or_the_new(tmp_path, number, left):
-    write_file(tmp_path / "f", b"old")
-    process = get_context("fork").Process(target=write_and_die, args=(tmp_path / "f", number))
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
-    assert read_file(tmp_path / "f") == left
-    write_file(tmp_path / "f", b"again")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
@@ -77,13 +50,6 @@ def test_link_in_place_of_a_partial_file_is_not_followed(tmp_path):
     with pytest.raises(SiteError, match="cannot be written"):
         write_file(tmp_path / "f", b"new")
     assert (tmp_path / "victim").read_bytes() == b"kept"
-
-
-def test_file_beyond_any_size_is_not_read_whole(tmp_path):
-    with (tmp_path / "f").open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(SiteError, match="more than 4194304 bytes"):
-        read_file(tmp_path / "f")
 
 
 def test_folder_that_cannot_be_made_is_refused(tmp_path):

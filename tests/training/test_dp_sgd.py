@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,26 @@ def test_layer_used_twice_adds_up_before_clipping():
     expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(summed, model.parameters())])
     ours = compute(PrivateGradients(model, make_plan(clip=1e6, batch=1.0)), x, y)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+class Remembering(nn.Module):
+    """Keeps the largest value that it has seen, as an observer of quantisation does."""
+
+    def __init__(self, above=-1.0):
+        super().__init__()
+        self.layer, self.above = nn.Linear(6, 3), above
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x):
+        if len(x) and float(x.max()) > self.above:
+            self.largest.copy_(torch.maximum(self.largest, x.detach().max()))
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("above", "refused"), [(-1.0, True), (2.0, False)])
+def test_buffer_that_follows_records_is_refused_before_it_leaves(above, refused):
+    gradients = PrivateGradients(Remembering(above), make_plan())
+    features, labels = torch.rand(4, 6), torch.zeros(4, dtype=torch.int64)
+    outcome = pytest.raises(ConfigError, match="'largest'") if refused else nullcontext()
+    with outcome:
+        gradients.compute(features, labels, noise=SecureGenerator.from_seed(0))
