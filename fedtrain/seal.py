@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fedtrain.costs import COSTS
 from fedtrain.durable import SUFFIX, replace_file
 from fedtrain.errors import AuditError, RunDirectoryError
 
@@ -23,8 +24,8 @@ MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 REPORT_FILES: Final = ("report.json", "report.html", "model_card.md", "registry.yaml")
 ADDED_FOLDERS: Final = ("audit", "signatures")
-# Empty, or written for a moment only.
-_PASSING: Final = ("checkpoint/lock",)
+# Empty; or beside the run, and free to be removed.
+_UNLISTED: Final = ("checkpoint/lock", COSTS)
 
 Manifest = dict[str, dict[str, Any]]
 
@@ -122,7 +123,7 @@ def is_added(name: str) -> bool:
 
 
 def _is_listed(name: str) -> bool:
-    return name != MANIFEST and name not in _PASSING and not name.endswith(SUFFIX)
+    return name != MANIFEST and name not in _UNLISTED and not name.endswith(SUFFIX)
 
 
 def _is_sound(one: Mapping[str, Any]) -> bool:

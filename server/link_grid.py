@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from flwr.app import Error, Message
 
+from fedtrain.costs import CostMeter, SiteCost, count_payload
 from fedtrain.errors import PeerError, RunFailedError
 from fedtrain.link.contract import INLINE_BYTES
 from fedtrain.link.parcel import pack, unpack
@@ -35,6 +36,7 @@ class LinkGrid(OwnGrid):
 
     Attributes:
         waiting_for: Sites that the run needs before it can begin and that are not there.
+        meter: Knows the bytes of each site.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class LinkGrid(OwnGrid):
         self._round = 0
         self._mapped: MappedFile | None = None
         self.waiting_for: tuple[str, ...] = ()
+        self.meter = CostMeter()
 
     def begin_rounds(self, done: int) -> None:
         """Say that what is asked from now on belongs to round `done` + 1; forget those before."""
@@ -135,6 +138,7 @@ class LinkGrid(OwnGrid):
         ready = list(messages)
         for message in ready:
             self.identify(message)
+            self._note(message, SiteCost(bytes_down=count_payload(message.content)))
         tasks = self._make_tasks(ready, seconds)
         deadline = self._clock() + seconds
         self._outstanding.open_exchange(tasks)
@@ -181,10 +185,16 @@ class LinkGrid(OwnGrid):
             if reply is None:  # the deadline: this closes the exchange for all who are late
                 self._outstanding.answer_for([late.id for late in tasks], NO_ANSWER)
                 reply = self._store.load_reply(task.id)
-            yield self._open(message, reply)
+            opened = self._open(message, reply)
+            if not opened.has_error():
+                self._note(message, SiteCost(bytes_up=count_payload(opened.content)))
+            yield opened
             if self._mapped is not None:
                 self._mapped.release()
                 self._mapped = None
+
+    def _note(self, message: Message, cost: SiteCost) -> None:
+        self.meter.add(self._sites[message.metadata.dst_node_id], cost)
 
     def _open(self, message: Message, reply: StoredReply | None) -> Message:
         """Return a reply as Flower's message; an error where it cannot be used."""

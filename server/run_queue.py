@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedtrain.config import Config, parse_config
+from fedtrain.costs import RoundCost, append_cost
 from fedtrain.errors import FedtrainError, RunDirectoryError, RunFailedError
 from fedtrain.journal import logging_beside
 from fedtrain.membership.records import SignedMembership
@@ -297,6 +298,7 @@ class _Progress:
         since: int,
     ) -> None:
         self._grid = grid
+        self._run = run
         self._config = run.config
         self._note_round = note_round
         done = [line for line in run.read_metrics() if line["round"] > since]
@@ -307,6 +309,7 @@ class _Progress:
     def on_start(self, *, rounds: int, done: int, sites: int) -> None:
         """The rounds begin, or go on."""
         log.info("rounds_begin rounds=%d done=%d sites=%d", rounds, done, sites)
+        self._write_cost(0)
         self._note_round(done)
         self._grid.begin_rounds(done)
 
@@ -314,9 +317,11 @@ class _Progress:
         """A round is committed.
 
         Raises:
+            RunDirectoryError: Its cost cannot be written.
             RunFailedError: Too many rounds in a row changed nothing.
             RunInterrupted: The run is to leave its thread.
         """
+        self._write_cost(metrics["round"])
         self._note_round(metrics["round"])
         self._grid.begin_rounds(metrics["round"])
         self._count(metrics)
@@ -327,6 +332,10 @@ class _Progress:
                 " each site's reason; resume it once that is mended"
             )
         self._grid.check_over()
+
+    def _write_cost(self, number: int) -> None:
+        with self._run.writing():
+            append_cost(self._run.path, RoundCost(number, self._grid.meter.take()))
 
     def _count(self, metrics: dict[str, Any]) -> None:
         if is_void(metrics, self._config) and not is_small_cohort(metrics, self._config):
