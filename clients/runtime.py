@@ -21,6 +21,7 @@ from fedtrain.secagg.policy import SitePolicy
 from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.memory import recall_start
+from fedtrain.training.trial import verify_trainable
 
 # Runs that one process keeps warm at a time.
 _WARM = 2
@@ -77,10 +78,22 @@ class Runtime:
         )
 
     def prepare(self, preparation_text: str) -> tuple[Preparation, LocalTrainer]:
-        """Return the fitted preparation and the trainer for it, made on first use."""
+        """Return the fitted preparation and the trainer for it, made on first use.
+
+        Raises:
+            ConfigError: See `build_site_model`; or the model breaks a rule of record-level privacy,
+                which a site finds out for itself.
+        """
         if self._fitted is None or self._fitted[0] != preparation_text:
             preparation = Preparation.from_json(json.loads(preparation_text))
             model = self._build(preparation)
+            if self.plan is not None:
+                verify_trainable(
+                    model,
+                    self.config,
+                    input_shape=preparation.input_shape,
+                    is_discrete=preparation.is_discrete,
+                )
             memory = recall_start(model, self.config)
             trainer = LocalTrainer(model, self.config, memory=memory)
             self._fitted = (preparation_text, preparation, trainer)

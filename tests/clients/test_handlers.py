@@ -170,6 +170,14 @@ def test_error_reply_says_nothing_of_the_site():
     assert "secret" not in reply.error.reason
 
 
+@pytest.mark.parametrize(("text", "refused"), [(PRIVATE, True), (PLAIN, False)])
+def test_site_tries_a_model_of_somebodys_own_before_it_trains_under_privacy(text, refused, caplog):
+    own = text.replace('"logistic"', '"tests.clients.mixing:build"')
+    own = own.replace("'logistic'", "'tests.clients.mixing:build'")
+    assert ask(make_message(own), randomness="").has_error() is refused
+    assert ("change with the other records" in caplog.text) is refused
+
+
 def test_site_that_the_data_does_not_have_is_refused():
     assert ask(make_message(), site=3).error.code == 101
 
