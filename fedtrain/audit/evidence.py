@@ -6,6 +6,7 @@ changed by someone else.
 """
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -296,13 +297,20 @@ def _validate(kind: TypeAdapter[T], text: str, where: str) -> T:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_read_finite)
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{where}: not JSON ({error})") from error
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _read_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is beyond what a number can be")
+    return number
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -107,6 +107,12 @@ def test_manifest_that_is_gone_is_found(copy_run: CopyRun) -> None:
     assert [check.name for check in find_failed(path, seal=False)] == ["files as sealed"]
 
 
+def test_number_beyond_all_is_damage(copy_run: CopyRun) -> None:
+    path = copy_run() / "model.json"
+    path.write_text(re.sub(r"-?\d+\.\d+", "1e999", path.read_text(), count=1))
+    assert "1e999 is beyond what a number can be" in str(find_failed(path.parent, seal=False))
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_damage_is_a_finding_and_never_a_traceback(target, data):
