@@ -118,7 +118,7 @@ class Custody:
             )
 
     def take_exact(self, run: str) -> None:
-        """Count a run's sum without noise, for good, before it leaves; the same run is counted once.
+        """Count a run whose sum has no noise, before it leaves; the same run is counted once.
 
         Raises:
             PolicyError: As `verify_exact`.

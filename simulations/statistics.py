@@ -1,29 +1,32 @@
 """Federated statistics of a scenario's sites, through the protocol of secure aggregation."""
 
 import json
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fedtrain.config import Config, build_config, load_config
+from fedtrain.config import Config, build_config, load_config, to_tree
 from fedtrain.data.shards import Shards
 from fedtrain.errors import ConfigError, DataError
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
-from fedtrain.secagg.simulated import make_pinned_roster
 from fedtrain.statistics.drift import Drift, measure_drift
 from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
-from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_plan
+from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_asked_plan
 from fedtrain.statistics.records import iterate_values
-from fedtrain.statistics.vector import StatisticsVector, calibrate_noise
+from fedtrain.statistics.result import StatisticsResult
+from fedtrain.statistics.vector import calibrate_noise
 
-from .grid import FIRST_NODE_ID, InProcessGrid
+from .grid import InProcessGrid
 from .loading import load_app, refer_to_sibling
-from .simulate import CLIENT_APP, FORGET_RUNS
+from .simulate import CLIENT_APP, FORGET_RUNS, MAKE_FOLDERS
 
-_SUM = refer_to_sibling("server.statistics:sum_statistics")
+_ASK = refer_to_sibling("server.question:ask_sites")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Answer:
         return build_figures(
             self.plan, self.sums, noise_stddev=self.noise_stddev, min_records=min_records
         )
+
+    def build_result(self, min_records: int = DEFAULT_MIN_RECORDS) -> StatisticsResult:
+        """Return what the sum tells, and what it cost."""
+        figures = self.build_figures(min_records)
+        return StatisticsResult(figures, self.sites, self.plan.length, self.cost)
 
 
 def open_sites(
@@ -156,38 +164,61 @@ def ask_sites(
         DataError: A site has more records than `max_records`.
         RunFailedError: There are too few sites, or no sum.
     """
-    config, shards = sites.config, sites.shards
-    plan = build_plan(
-        config,
-        shards.public,
-        columns=columns,
+    shards = sites.shards
+    config = _ask_for(
+        sites,
+        columns=tuple(columns),
         bins=bins,
         correlation=correlation,
         max_records=max_records,
+        noise=noise,
+        sums=sums,
     )
+    plan = build_asked_plan(config, shards.public)
+    _verify_sizes(shards, plan)
+    folder = config.simulation.sites_directory
+    if folder is not None:
+        load_app(MAKE_FOLDERS)(Path(folder), shards.site_names)
+    load_app(FORGET_RUNS)()
+    with InProcessGrid(CLIENT_APP, sites=len(shards), sites_directory=folder) as grid:
+        # Site folders pay for each run by its name, whatever its seed.
+        _, _, summed = load_app(_ASK)(grid, config, run_id=secrets.token_hex(16))
+    delta = 1e-5 if noise is None else noise.target_delta
+    return Answer(
+        plan=plan,
+        sums=summed.sums,
+        sites=summed.survivors,
+        cost=summed.layout.compute_cost(config, delta=delta),
+        noise_stddev=summed.layout.compute_noise_stddev(summed.survivors),
+    )
+
+
+def _ask_for(
+    sites: Sites,
+    *,
+    columns: tuple[str, ...],
+    bins: int,
+    correlation: bool,
+    max_records: int | None,
+    noise: Noise | None,
+    sums: int,
+) -> Config:
+    """Return the config of a run that asks this, as a deployed run's would be."""
+    config, known = sites.config, sites.shards.public.columns
+    section: dict[str, Any] = {"bins": bins, "correlation": correlation}
+    if columns or known:  # all, and not only those with public bounds: the others are refused
+        section["columns"] = columns or known
+    if max_records is not None:
+        section["max_records"] = max_records
     if noise is not None:
-        multiplier = calibrate_noise(
+        section["target_delta"] = noise.target_delta
+        section["noise_multiplier"] = calibrate_noise(
             config,
             target_epsilon=noise.target_epsilon,
             target_delta=noise.target_delta,
             sums=sums,
         )
-        plan = StatisticsPlan(**(plan.__dict__ | {"noise_multiplier": multiplier}))
-    _verify_sizes(shards, plan)
-    layout = StatisticsVector(plan, config, cohort=len(shards))
-    load_app(FORGET_RUNS)()
-    with InProcessGrid(CLIENT_APP, sites=len(shards)) as grid:
-        names = {FIRST_NODE_ID + index: name for index, name in enumerate(shards.site_names)}
-        roster = make_pinned_roster(config.run.seed, shards.site_names).signed
-        total, survivors = load_app(_SUM)(grid, config, plan, names=names, roster=roster)
-    delta = 1e-5 if noise is None else noise.target_delta
-    return Answer(
-        plan=plan,
-        sums=total,
-        sites=survivors,
-        cost=layout.compute_cost(config, delta=delta),
-        noise_stddev=layout.compute_noise_stddev(survivors),
-    )
+    return build_config(to_tree(config) | {"statistics": section})
 
 
 def measure_site_drift(

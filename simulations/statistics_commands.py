@@ -28,10 +28,13 @@ def _register_stats(subparsers: "argparse._SubParsersAction[Any]") -> None:
             "Describe the data of all sites together: counts, means, variances, histograms,\n"
             "quantiles, missing shares, correlation. Only their sums over all sites leave, by the\n"
             "protocol of secure aggregation; with --epsilon noise that the sites add in shares\n"
-            "protects every record. Numbers need public bounds (data.bounds).\n\n"
+            "protects every record. Numbers need public bounds (data.bounds).\n"
+            "Of a run that asked deployed sites (fedtrain server stats), give its directory: its\n"
+            "result is printed.\n\n"
             "Example:\n"
             "  fedtrain stats heart_disease --set data.path=heart_disease --pictures pictures\n"
-            "  fedtrain stats digits --epsilon 1 --delta 1e-6"
+            "  fedtrain stats digits --epsilon 1 --delta 1e-6\n"
+            "  fedtrain stats heart-20270101-1 --pictures pictures"
         ),
     )
     _add_common(parser)
@@ -96,11 +99,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_stats(args: argparse.Namespace) -> int:
-    from fedtrain.report.tables import make_console
-    from fedtrain.statistics.tables import render_correlation, render_figures
+    from fedtrain.statistics.printing import print_result
+    from fedtrain.statistics.result import RESULT_FILE, load_result
 
     from .statistics import ask_sites, open_sites
 
+    folder = Path(args.scenario)
+    if (folder / RESULT_FILE).exists():
+        print_result(load_result(folder), pictures=args.pictures, as_json=args.json)
+        return 0
     noise = _read_noise(args)
     sites = open_sites(args.scenario, args.overrides, noised=noise is not None)
     answer = ask_sites(
@@ -111,27 +118,8 @@ def _run_stats(args: argparse.Namespace) -> int:
         max_records=args.max_records,
         noise=noise,
     )
-    figures = answer.build_figures(args.min_records)
-    pictures = []
-    if args.pictures is not None:
-        from fedtrain.statistics.pictures import draw_statistics
-
-        pictures = draw_statistics(figures, args.pictures)
-    if args.json:
-        _print_json(figures.to_json(), answer)
-        return 0
-    console = make_console(sys.stdout)
-    for table in render_figures(figures):
-        console.print(table)
-    correlation = render_correlation(figures)
-    if correlation is not None:
-        console.print(correlation)
-    weights = figures.compute_class_weights()
-    if weights is not None and len(set(weights)) > 1:
-        sys.stdout.write(f"To balance the classes: training.class_weights = {weights}\n")
-    _print_guarantee(answer, args.min_records, sums=1)
-    for path in pictures:
-        sys.stdout.write(f"{path}\n")
+    result = answer.build_result(args.min_records)
+    print_result(result, pictures=args.pictures, as_json=args.json, seeded=True)
     return 0
 
 
@@ -139,6 +127,7 @@ def _run_drift(args: argparse.Namespace) -> int:
     from fedtrain.errors import ConfigError
     from fedtrain.report.tables import make_console
     from fedtrain.statistics.drift import measure_drift
+    from fedtrain.statistics.printing import print_guarantee
     from fedtrain.statistics.tables import render_drift, render_site_drift
 
     from .statistics import ask_sites, measure_site_drift, open_sites
@@ -167,7 +156,7 @@ def _run_drift(args: argparse.Namespace) -> int:
     make_console(sys.stdout).print(render_drift(drift))
     if by_site is not None:
         make_console(sys.stdout).print(render_site_drift(by_site))
-    _print_guarantee(before, args.min_records, sums=2)
+    print_guarantee(before.build_result(args.min_records), sums=2, seeded=True)
     names = ", ".join(drift.drifted)
     verdict = f"retrain: {names} beyond {drift.threshold:g}" if names else "no need to retrain"
     sys.stdout.write(f"{verdict}\n")
@@ -187,39 +176,7 @@ def _read_noise(args: argparse.Namespace) -> "Noise | None":
 
 
 def _print_json(tree: dict[str, Any], answer: "Answer") -> None:
-    cost = None
-    if answer.cost is not None:
-        cost = {
-            "epsilon": answer.cost.epsilon,
-            "delta": answer.cost.delta,
-            "unit": answer.cost.unit,
-            "neighbouring_relation": answer.cost.neighbouring_relation,
-            "accountant": answer.cost.accountant,
-        }
-    tree |= {"sites": answer.sites, "cost_a_sum": cost}
+    from fedtrain.statistics.result import describe_cost
+
+    tree |= {"sites": answer.sites, "cost_a_sum": describe_cost(answer.cost)}
     sys.stdout.write(json.dumps(tree, allow_nan=False) + "\n")
-
-
-def _print_guarantee(answer: "Answer", min_records: int, *, sums: int) -> None:
-    """Say what left the sites, and what it cost."""
-    out = sys.stdout
-    of = "1 secure sum" if sums == 1 else f"{sums} secure sums, each"
-    out.write(
-        f"{of} over {answer.sites} sites of {len(answer.sums)} numbers; no figure rests on fewer"
-        f" than {min_records} records.\n"
-    )
-    if answer.cost is None:
-        out.write(
-            "Exact sums: whoever decodes one (the coordinator) has all of it. --epsilon protects"
-            " each record.\n"
-        )
-        return
-    cost = answer.cost
-    out.write(
-        f"epsilon {cost.epsilon:.3g}{' a sum' if sums > 1 else ''} at delta {cost.delta:g} for each"
-        " record"
-        f" ({cost.neighbouring_relation}, {cost.accountant}); noise of standard deviation"
-        f" {answer.noise_stddev:.3g} on each count, added by the sites in shares. It composes with"
-        " whatever else is released of these records. The noise of a simulation follows from"
-        " run.seed: keep it secret where the figures are published.\n"
-    )

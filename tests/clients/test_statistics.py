@@ -7,14 +7,14 @@ from flwr.app import ConfigRecord
 
 from clients.runtime import Runtime
 from clients.site import Site
-from clients.statistics import read_plan
+from clients.statistics import read_plan, verify_purpose
 from fedtrain.config import load_config, to_canonical, to_tree
 from fedtrain.errors import SiteError
-from fedtrain.protocol import PREPARATION_TEXT
+from fedtrain.protocol import EVALUATION, PREPARATION_TEXT, SERVER_ROUND, STATISTICS, TRAINING
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 from fedtrain.secagg.faults import RefusalError
-from fedtrain.statistics.plan import build_plan
+from fedtrain.statistics.plan import build_asked_plan, build_plan
 from fedtrain.statistics.preparing import build_preparation_plan
 
 PRIVATE = (
@@ -32,8 +32,9 @@ def open_site(scenario, *overrides, simulated):
     return Site(Runtime(to_canonical(to_tree(config)), "", None), 0, simulated)
 
 
-def ask(site, plan):
-    return read_plan(site, ConfigRecord({PREPARATION_TEXT: plan.to_text()}))
+def ask(site, plan, round_=0):
+    record = ConfigRecord({PREPARATION_TEXT: plan.to_text(), SERVER_ROUND: round_})
+    return read_plan(site, record)
 
 
 def test_real_site_answers_what_its_config_needs():
@@ -48,6 +49,31 @@ def test_real_site_refuses_any_other_statistics():
     for other in (replace(plan, bins=10), replace(plan, part="all"), replace(plan, labels=())):
         with pytest.raises(RefusalError, match="not the statistics"):
             ask(site, other)
+
+
+def test_real_site_answers_in_one_round_only():
+    """Else each round would be another sum, over other sites."""
+    site = open_site("breast_cancer_prepared", simulated=False)
+    plan = build_preparation_plan(site.config, site.runtime.shards.public)
+    with pytest.raises(RefusalError, match="not in this round"):
+        ask(site, plan, round_=1)
+
+
+def test_run_that_asks_is_answered_what_it_asks_and_nothing_else():
+    site = open_site("breast_cancer_prepared", "statistics.bins=10", simulated=False)
+    plan = build_asked_plan(site.config, site.runtime.shards.public)
+    assert ask(site, plan, round_=1) == plan
+    for other in (replace(plan, bins=20), replace(plan, ranges=plan.ranges[1:])):
+        with pytest.raises(RefusalError, match="config asks for"):
+            ask(site, other, round_=1)
+
+
+def test_run_that_asks_trains_and_evaluates_nothing():
+    site = open_site("breast_cancer_prepared", "statistics.bins=10", simulated=False)
+    verify_purpose(site, STATISTICS)
+    for purpose in (TRAINING, EVALUATION):
+        with pytest.raises(RefusalError, match="nothing else"):
+            verify_purpose(site, purpose)
 
 
 def test_site_releases_no_exact_statistics_of_protected_records():
