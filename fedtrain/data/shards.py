@@ -207,7 +207,7 @@ class Shards:
 
         Raises:
             DataError: A label or value of this site is not what the preparation knows.
-            PeerError: Records are protected, and the preparation is not the public one.
+            PeerError: Something is protected, and the preparation is not the public one.
         """
         cached = self._cache.get(site, preparation)
         if cached is not None:
@@ -256,8 +256,9 @@ class Shards:
     ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], list[int]]:
         """Return a site's prepared records in the order of its splits, and the splits' ends."""
         rows = self._partition.get_indices(site)
-        if self._config.privacy.covers_records:
+        if self._config.privacy.unit != "none":
             verify_public(preparation, self._config, self.public)
+        if self._config.privacy.covers_records:
             features, labels = self._prepare(site, rows, preparation)
             split = self._split_by_unit(site, rows, features=features, labels=labels)
             order = np.concatenate(split.get_parts())

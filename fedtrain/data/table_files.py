@@ -33,7 +33,13 @@ from fedtrain.data.records import Records
 from fedtrain.data.requirements import resolve_preparation_kind, verify_preparation
 from fedtrain.data.schema_faults import MissingColumnError
 from fedtrain.data.series import build_windows
-from fedtrain.data.targets import has_targets, label_alike, name_outputs, read_targets
+from fedtrain.data.targets import (
+    has_targets,
+    label_alike,
+    mark_targets,
+    name_outputs,
+    read_targets,
+)
 from fedtrain.errors import ConfigError, DataError
 
 logger = logging.getLogger("fedtrain.data")
@@ -268,7 +274,10 @@ def _build_records(
 def _move_targets(
     frame: pl.DataFrame, names: tuple[str, ...], data: DataSection, *, strict: bool
 ) -> pl.DataFrame:
-    """Let columns be targets and no features; a row that lacks one has no label."""
+    """Let columns be targets and no features; a row that lacks one has no label.
+
+    Unless `strict`, nor has one with a target that cannot be used: to refuse it would tell of it.
+    """
     for name in names:
         _verify_column(name, frame, "target column")
         if name in (data.columns or ()):
@@ -281,6 +290,8 @@ def _move_targets(
             " it in data.missing"
         )
     there = numbers.select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+    if not strict:
+        there &= pl.Series(mark_targets(numbers.to_numpy(), data.task))
     label = pl.Series(_LABEL, [0]).new_from_index(0, frame.height)
     marked = pl.select(pl.when(there).then(label)).to_series().alias(_LABEL)
     moved = numbers.rename({name: f"{_TARGET}{name}" for name in names})

@@ -48,6 +48,15 @@ def read_targets(values: NDArray[Any], config: Config, what: str) -> NDArray[np.
     return targets.astype(np.float32)
 
 
+def mark_targets(values: NDArray[np.float64], task: str | None) -> NDArray[np.bool_]:
+    """Say of each row `(n, k)` whether `read_targets` takes it, `(n,)`; NaN it does not."""
+    usable = np.abs(values) <= _LARGEST
+    if task == "multi_label":
+        usable &= np.isin(values, (0.0, 1.0))
+    rows: NDArray[np.bool_] = np.all(usable, axis=1)
+    return rows
+
+
 def name_outputs(config: Config, count: int) -> tuple[str, ...]:
     """Return a public name for each of the targets' columns.
 

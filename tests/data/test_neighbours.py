@@ -1,6 +1,7 @@
 """Neighbour replay of a site's splits: all of its records, and all but one unit."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -226,6 +227,18 @@ def test_preparation_of_the_coordinators_own_making_is_refused(change):
         shards.load(0, preparation)
 
 
+@pytest.mark.parametrize("names", [("0", "1"), ("1",)], ids=["public", "asked"])
+def test_site_under_site_level_privacy_is_not_asked_for_a_class_by_a_preparation(names):
+    tree = {"unit": "site", "site": {"noise_multiplier": 1.0, "max_update_norm": 1.0}}
+    data = {"source": "npz", "classes": ("0", "1"), **ARRAY}
+    config = build_config({"privacy": tree, "data": data, "partition": {"sites": 3}})
+    shards = Shards.from_records(make_records(), config)
+    preparation = replace(fit_preparation([], config, shards.public), label_names=names)
+    asked = pytest.raises(PeerError, match="is not the one") if len(names) < 2 else nullcontext()
+    with asked:  # and not: "label '0' is none of the 1 classes", which tells of a record
+        shards.load(0, preparation)
+
+
 VISITS = "p,age,colour,y\n" + "".join(
     f"v{i // 3},{i},{'blue' if i % 2 else 'red'},{i % 2}\n" for i in range(200)
 )
@@ -243,6 +256,22 @@ def test_row_that_cannot_be_used_changes_nothing(tmp_path, row):
         opened = Shards.open(config)
         shards.append(opened.load(0, fit_preparation([], config, opened.public)))
     assert count_moved(*shards) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "row"), [("regression", "1,inf"), ("regression", "1,1e39"), ("multi_label", "1,2")]
+)
+def test_row_of_a_target_that_cannot_be_used_changes_nothing(tmp_path, task, row):
+    given = {"target_bounds": (0, 1)} if task == "regression" else {"targets": ("y",)}
+    data = {"source": "csv", "label": "y", "bounds": {"age": (0, 99)}, "task": task, **given}
+    data |= {"classes": None} | ({"label": None} if task == "multi_label" else {})
+    text, shards = "age,y\n" + "".join(f"{i},{i % 2}\n" for i in range(99)), []
+    for number, lines in enumerate((text, text + row + "\n")):
+        (tmp_path / f"{number}.csv").write_text(lines)
+        config = make_config("record", path=str(tmp_path / f"{number}.csv"), scheme="iid", **data)
+        opened = Shards.open(config)
+        shards.append(opened.load(0, fit_preparation([], config, opened.public)))
+    assert [len(part.train) for part in shards] == [len(shards[0].train)] * 2
 
 
 def test_owner_of_the_data_is_told_of_a_row_that_cannot_be_used(tmp_path):
