@@ -1,0 +1,199 @@
+"""A run that asks real sites for statistics: policy, ledger, answers given once, the attack."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clients.custody import open_custody
+from fedtrain.cli import main
+from fedtrain.config import parse_config
+from fedtrain.errors import RunFailedError
+from fedtrain.ledger.verify import read_entries, verify_ledger
+from fedtrain.policy import Policy
+from fedtrain.resolution import resolve
+from fedtrain.runs import RunDirectory
+from fedtrain.statistics.figures import SumsReader, unscale_moments
+from server.draws import Draws
+from server.question import ask_sites, run_question
+from tests.server.real_sites import SITES, RealGrid, make_federation, write_ages
+
+OLD = 99  # older than all others, who are below 90
+CONFIG = """
+[run]
+name = "question"
+[data]
+source = "csv"
+label = "ill"
+classes = ["0", "1"]
+bounds = {age = [0, 120]}
+[partition]
+scheme = "natural"
+sites = 3
+[model]
+name = "logistic"
+[statistics]
+bins = 4
+"""
+NOISE = "statistics.target_epsilon=1.0"
+
+
+class Federation:
+    """Three real sites with one policy."""
+
+    def __init__(self, path, grid, ages, roster):
+        self.path, self.grid, self.ages, self.roster = path, grid, ages, roster
+        self.runs = 0
+
+    def ask(self, *overrides, run_id=None):
+        """Ask in a run of its own; return the sum."""
+        self.runs += 1
+        config = resolve(parse_config(CONFIG, overrides))
+        name = run_id or f"run-{self.runs}"
+        options = {"draws": Draws.from_system(), "roster": self.roster, "run_id": name}
+        return ask_sites(self.grid, config, **options)[2]
+
+    def run(self, *overrides):
+        """Ask by a run's directory; return its path."""
+        run = RunDirectory.create(self.path / "run", resolve(parse_config(CONFIG, overrides)))
+        run.mark_running()
+        run_question(self.grid, run, draws=Draws.from_system(), roster=self.roster)
+        run.close()
+        return run.path
+
+    def list_committed(self, site="anna"):
+        folder = self.path / site / "ledger"
+        assert not [check for check in verify_ledger(folder) if check.failed]
+        return [entry.body for entry in read_entries(folder) if entry.body.kind == "committed"]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that makes the federation of a policy, or of one a site."""
+    grids = []
+
+    def make(*policies, **allowed):
+        policies = policies or [Policy(statistics=True, **allowed)] * 3
+        ages, roster = make_federation(tmp_path, policies=policies)
+        ages["anna"] = np.append(ages["anna"], OLD)
+        write_ages(tmp_path, "anna", ages["anna"].tolist())
+        grids.append(RealGrid(tmp_path).__enter__())
+        return Federation(tmp_path, grids[0], ages, roster)
+
+    yield make
+    for grid in grids:
+        grid.__exit__(None, None, None)
+
+
+def read_total(summed):
+    """Return the sum of all ages, each cut off at the upper bound."""
+    reader = SumsReader(summed.plan, summed.sums)
+    return unscale_moments(summed.plan.ranges[0], reader.ranges[0])[1]
+
+
+def subtract(federation):
+    """Ask twice, with another bound; return the age that the difference of the sums shows."""
+    whole, cut = federation.ask(), federation.ask("data.bounds.age=[0,90]")
+    return 90 + read_total(whole) - read_total(cut)
+
+
+def test_two_exact_sums_would_show_the_record_in_which_they_differ(make):
+    assert subtract(make(exact_statistics=2)) == pytest.approx(OLD, abs=0.01)
+
+
+def test_second_exact_sum_is_refused(make):
+    with pytest.raises(RunFailedError, match="no site takes part.*exact_statistics"):
+        subtract(make(exact_statistics=1))
+
+
+def test_statistics_are_refused_by_default(make):
+    with pytest.raises(RunFailedError, match="policy: statistics"):
+        make(*[Policy()] * 3).ask(NOISE)
+
+
+def test_exact_statistics_are_refused_by_default(make):
+    with pytest.raises(RunFailedError, match="policy: exact_statistics"):
+        make().ask()
+
+
+def test_site_of_few_records_gives_no_exact_sum(make):
+    with pytest.raises(RunFailedError, match="void"):
+        make(exact_statistics=1, min_statistics_records=51).ask()
+
+
+def test_each_noised_sum_is_paid_for_in_every_ledger(make):
+    federation = make()
+    for _ in range(2):
+        federation.ask(NOISE)
+    paid = [federation.list_committed(site) for site in SITES]
+    assert [[entry.run for entry in one] for one in paid] == [["run-1", "run-2"]] * 3
+
+
+def test_budget_bounds_how_often_noised_sums_are_asked(make):
+    federation = make(lifetime_epsilon=1.5, lifetime_delta=1e-5)
+    federation.ask(NOISE)
+    with pytest.raises(RunFailedError, match="budget: "):
+        for _ in range(3):
+            federation.ask(NOISE)
+
+
+def test_sum_beyond_the_policys_epsilon_is_refused(make):
+    with pytest.raises(RunFailedError, match="policy: max_statistics_epsilon"):
+        make(max_statistics_epsilon=0.9).ask(NOISE)
+
+
+def test_two_willing_sites_are_too_few(make):
+    policies = [Policy(statistics=True), Policy(statistics=True), Policy()]
+    with pytest.raises(RunFailedError, match="min_cohort"):
+        make(*policies).ask(NOISE)
+
+
+def test_noise_is_on_the_sum_and_the_cost_is_what_was_asked(make):
+    federation = make()
+    summed = federation.ask(NOISE)
+    cost = summed.layout.compute_cost(resolve(parse_config(CONFIG, [NOISE])), delta=1e-5)
+    stddev = summed.layout.compute_noise_stddev(3)
+    assert 0.98 <= cost.epsilon <= 1.0
+    assert 0 < abs(summed.sums[0] - 151) < 6 * stddev
+
+
+def test_run_leaves_its_result_in_its_directory(make, capsys):
+    path = make().run(NOISE)
+    tree = json.loads((path / "statistics.json").read_text())
+    assert (tree["sites"], tree["noise_stddev"] > 0) == (3, True)
+    assert main(["stats", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tree
+
+
+def test_directory_of_a_run_is_printed_as_tables(make, capsys):
+    assert main(["stats", str(make(exact_statistics=1).run())]) == 0
+    out = capsys.readouterr().out
+    assert "Numeric columns, 151 records" in out
+    assert "Exact sums" in out
+
+
+def test_finished_run_asks_nobody_again(make):
+    federation = make()
+    path = federation.run(NOISE)
+    run = RunDirectory.resume(path)
+    run_question(None, run, draws=Draws.from_system(), roster=federation.roster)
+    run.close()
+    assert len(federation.list_committed()) == 1
+
+
+def test_question_of_one_run_is_answered_once(make):
+    federation = make()
+    federation.ask(NOISE, run_id="one")
+    with pytest.raises(RunFailedError, match="void"):
+        federation.ask(NOISE, run_id="one")
+    assert len(federation.list_committed()) == 1
+
+
+def test_secret_of_the_run_stays_at_the_site(make):
+    federation = make()
+    path = federation.run(NOISE)
+    secret = open_custody(federation.path / "anna").load_secret(
+        json.loads((path / "state.json").read_text())["run_id"]
+    )
+    files = [each.read_bytes() for each in path.rglob("*") if each.is_file()]
+    assert not any(secret in data or secret.hex().encode() in data for data in files)
