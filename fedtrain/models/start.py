@@ -19,6 +19,7 @@ from fedtrain.config import Config, ModelSection
 from fedtrain.errors import AuditError, ConfigError, PeerError
 from fedtrain.models.registry import build_model
 from fedtrain.models.start_file import SAFETENSORS, find_start_file, read_start_file
+from fedtrain.models.torchscript_file import read_torchscript
 from fedtrain.models.trained_part import ADAPTERS, has_frozen_part, match_names
 from fedtrain.seeds import make_torch_generator
 
@@ -158,19 +159,9 @@ def _read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         if path.suffix == SAFETENSORS:
             return safetensors.torch.load(content)
-        return _read_torchscript(content)
+        return read_torchscript(content, name=str(path))
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise ConfigError(
             f"model.start_from = '{path}' is no {path.suffix} file of tensors"
             f" ({str(error).splitlines()[0]}); a pickled state is not read, save it as safetensors"
         ) from error
-
-
-def _read_torchscript(content: bytes) -> dict[str, Tensor]:
-    import io
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would rather have torch.export
-        module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
-    return {name: tensor.detach() for name, tensor in module.state_dict().items()}

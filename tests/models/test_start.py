@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from fedtrain.config import build_config
 from fedtrain.errors import AuditError, ConfigError, PeerError
@@ -39,6 +40,27 @@ def test_torchscript_gives_its_tensors(public, tmp_path):
     with pytest.warns(DeprecationWarning, match="deprecated"):
         torch.jit.trace(public, torch.zeros(2, 1, 8, 8)).save(str(path))
     assert torch.equal(build(start_from=str(path)).output.weight, public.output.weight)
+
+
+class Loading(nn.Linear):
+    """Has code that TorchScript runs as the file is loaded."""
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, Tensor]) -> None:
+        print("run")
+        self.weight, self.bias = state
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_that_runs_code_as_it_is_loaded_is_refused(tmp_path, capfd):
+    torch.jit.script(Loading(64, 10)).save(str(tmp_path / "public.pt"))
+    with pytest.raises(ConfigError, match=r"runs code as it is loaded \(__setstate__\)"):
+        build(start_from=str(tmp_path / "public.pt"))
+    assert "run" not in capfd.readouterr().out
 
 
 def test_run_directory_is_its_model(file, tmp_path):
