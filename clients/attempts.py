@@ -13,7 +13,8 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 from fedtrain.aggregation import compute_model_digest, name_run
-from fedtrain.config import Config, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config
 from fedtrain.errors import PeerError, SiteError
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator

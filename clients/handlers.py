@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fedtrain.aggregation import compute_model_digest
 from fedtrain.attackers import choose_attackers, corrupt_records, corrupt_update
-from fedtrain.config import AttackersSection, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import AttackersSection
 from fedtrain.data.schema_faults import MissingColumnError, SchemaFault
 from fedtrain.data.shards import Split, take_group
 from fedtrain.errors import SiteError

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrain.config import Config, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config
 from fedtrain.evaluation_parts import list_parts
 from fedtrain.params import Vector
 from fedtrain.privacy.generator import SecureGenerator

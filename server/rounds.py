@@ -20,8 +20,8 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fedtrain.canonical import to_canonical
 from fedtrain.compression import compute_prune_share, prune
-from fedtrain.config import to_canonical
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
 from fedtrain.evaluation_parts import list_parts

@@ -20,7 +20,8 @@ from fedtrain.aggregation import (
     decode_parts,
     name_run,
 )
-from fedtrain.config import Config, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config
 from fedtrain.params import Vector
 from fedtrain.plan import get_threshold
 from fedtrain.privacy.generator import SecureGenerator

@@ -12,7 +12,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import nn
 
-from fedtrain.config import Config, compute_digest, to_canonical, to_tree
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config, compute_digest, to_tree
 from fedtrain.data.preparation import Preparation, fit_preparation
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.schema import verify_schemas

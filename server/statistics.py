@@ -9,7 +9,8 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedtrain.config import Config, compute_digest, to_canonical, to_tree
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config, compute_digest, to_tree
 from fedtrain.errors import RunFailedError
 from fedtrain.plan import get_threshold
 from fedtrain.protocol import (

@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from fedtrain.canonical import to_canonical
 from fedtrain.config import (
     Config,
     Section,
     compute_digest,
     describe_problem,
     load_config,
-    to_canonical,
 )
 from fedtrain.errors import ConfigError
 from fedtrain.plan import build_record_plan, build_site_plan, get_accounted_delta, sends_metrics

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fedtrain.config import Config, compute_digest, parse_config, to_canonical, to_toml
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config, compute_digest, parse_config, to_toml
 from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.runs import RunState

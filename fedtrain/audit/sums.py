@@ -11,7 +11,8 @@ from fedtrain.aggregation import (
 )
 from fedtrain.audit.evidence import Evidence, SecureSum, read_roster
 from fedtrain.audit.files import compute_threshold, read_vectors
-from fedtrain.config import DEFAULT_PROXIMAL_MU, compute_digest, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import DEFAULT_PROXIMAL_MU, compute_digest
 from fedtrain.errors import AuditError
 from fedtrain.plan import sends_metrics
 from fedtrain.secagg.codec import decode

@@ -27,7 +27,7 @@ from fedtrain.config.secure_aggregation import SecureAggregationSection
 from fedtrain.config.statistics import StatisticsSection
 from fedtrain.config.training import TrainingSection
 from fedtrain.config.whole import Config
-from fedtrain.config.writing import LOCAL_KEYS, compute_digest, to_canonical, to_toml, to_tree
+from fedtrain.config.writing import LOCAL_KEYS, compute_digest, to_toml, to_tree
 
 __all__ = [
     "AVERAGING_STRATEGIES",
@@ -57,7 +57,6 @@ __all__ = [
     "describe_problem",
     "load_config",
     "parse_config",
-    "to_canonical",
     "to_toml",
     "to_tree",
 ]

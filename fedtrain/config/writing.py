@@ -1,11 +1,11 @@
 """A config as nested dicts, as TOML and as one digest."""
 
 import hashlib
-import json
 from typing import Any, Final
 
 import tomli_w
 
+from fedtrain.canonical import to_canonical
 from fedtrain.config.whole import Config
 
 # Keys that say where and how a run is computed, not what it computes; they are not in the digest.
@@ -26,14 +26,6 @@ def compute_digest(config: Config) -> str:
             table = table.get(key, {})
         table.pop(keys[-1], None)
     return hashlib.sha256(to_canonical(tree).encode()).hexdigest()
-
-
-_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def to_canonical(tree: Any) -> str:
-    """Return JSON text that is equal for equal values: sorted keys, no white space."""
-    return _CANONICAL.encode(tree)
 
 
 def to_tree(config: Config) -> dict[str, Any]:

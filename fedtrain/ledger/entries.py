@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from fedtrain.config import to_canonical
+from fedtrain.canonical import read_exactly, to_canonical
 from fedtrain.errors import AuditError, ConfigError
 from fedtrain.ledger.budget import Budget, Unit
 from fedtrain.ledger.faults import LedgerError
@@ -206,18 +206,7 @@ class Entry(Record):
         Raises:
             AuditError: The line is not the canonical form of an entry.
         """
-        try:
-            entry = cls.model_validate_json(line)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            text = f"{where}: {problem['msg']}" if where else problem["msg"]
-            raise AuditError(f"not an entry: {text}") from error
-        if entry.to_json() != line:
-            raise AuditError(
-                "not an entry: not in canonical form (keys sorted and once, no spaces)"
-            )
-        return entry
+        return read_exactly(cls, line, name="an entry")
 
     def to_json(self) -> str:
         """Return the entry's line, without the line's end: ASCII, keys sorted."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedtrain.config import to_canonical
+from fedtrain.canonical import read_exactly, to_canonical
 from fedtrain.errors import AuditError
 from fedtrain.privacy.accounting import PrivacyCost, compute_cost
 from fedtrain.privacy.events import MAX_STEPS, Event, PoissonSampledGaussian, Unprotected
@@ -86,18 +86,7 @@ class LedgerEntry(BaseModel):
         Raises:
             AuditError: The line is not the canonical form of an entry.
         """
-        try:
-            entry = cls.model_validate_json(line)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            text = f"{where}: {problem['msg']}" if where else problem["msg"]
-            raise AuditError(f"not a ledger entry: {text}") from error
-        if entry.to_json() != line:
-            raise AuditError(
-                "not a ledger entry: not in canonical form (keys sorted and once, no spaces)"
-            )
-        return entry
+        return read_exactly(cls, line, name="a ledger entry")
 
     def to_json(self) -> str:
         """Return the entry's line, without the line's end: ASCII, keys sorted."""

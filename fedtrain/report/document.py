@@ -8,10 +8,9 @@ import hashlib
 import json
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from fedtrain.config import to_canonical
-from fedtrain.errors import AuditError
+from fedtrain.canonical import read_exactly, to_canonical
 
 FORMAT: Final = 1
 SCHEMA_ID: Final = "https://fedtrain.invalid/schemas/report-1.json"
@@ -382,15 +381,7 @@ class SignedReport(Part):
         Raises:
             AuditError: It is not, byte for byte, a report's text.
         """
-        try:
-            signed = cls.model_validate_json(text)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(str(part) for part in problem["loc"])
-            raise AuditError(f"not a report: {place}: {problem['msg']}") from error
-        if signed.to_json() != text:
-            raise AuditError("not in the form that reports are written in; restore it")
-        return signed
+        return read_exactly(cls, text, name="a report")
 
 
 def build_schema() -> dict[str, Any]:

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fedtrain.audit.evidence import Evidence
-from fedtrain.config import to_canonical
+from fedtrain.canonical import read_exactly, to_canonical
 from fedtrain.errors import AuditError, RunDirectoryError, SiteError
 from fedtrain.ledger.account import Account
 from fedtrain.ledger.budget import compute_epsilon, format_amount
@@ -93,15 +93,7 @@ class Attestation(Part):
         Raises:
             AuditError: It is not, byte for byte, an attestation's text.
         """
-        try:
-            found = cls.model_validate_json(text)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(str(part) for part in problem["loc"])
-            raise AuditError(f"not an attestation: {place}: {problem['msg']}") from error
-        if found.to_json() != text:
-            raise AuditError("not in the form that it is written in; restore it")
-        return found
+        return read_exactly(cls, text, name="an attestation")
 
     def verify(self, evidence: Evidence) -> None:
         """Check signature, key and everything signed against a run directory.

@@ -6,7 +6,8 @@ from typing import Final
 
 from fedtrain.audit.evidence import Evidence
 from fedtrain.audit.spending import compute_site_epsilons
-from fedtrain.config import Config, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config
 from fedtrain.privacy.ledger import LedgerEntry
 from fedtrain.report.document import Lifetime, Release, SiteSpending, Spending
 from fedtrain.report.figures import round_up

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Final, Literal
 
-from fedtrain.config import Config, to_canonical
+from fedtrain.canonical import to_canonical
+from fedtrain.config import Config
 from fedtrain.data.frames import name_categories, suggest_name
 from fedtrain.data.public import ARRAY_NAME, PublicConstants
 from fedtrain.errors import ConfigError, PeerError

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clients.agent_status import load_status
-from fedtrain.config import compute_digest, parse_config, to_canonical, to_tree
+from fedtrain.canonical import to_canonical
+from fedtrain.config import compute_digest, parse_config, to_tree
 from fedtrain.link.parcel import Parcel
 from fedtrain.protocol import CONFIG, CONFIG_DIGEST, CONFIG_TEXT, DESCRIPTION, RUN_ID, SITE_NAME
 from fedtrain.resolution import resolve

@@ -3,7 +3,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.app import app
-from fedtrain.config import compute_digest, parse_config, to_canonical, to_tree
+from fedtrain.canonical import to_canonical
+from fedtrain.config import compute_digest, parse_config, to_tree
 from fedtrain.data.preparation import fit_preparation
 from fedtrain.data.shards import Shards
 from fedtrain.privacy.ledger import LedgerEntry

@@ -8,7 +8,8 @@ from flwr.app import ConfigRecord
 from clients.runtime import Runtime
 from clients.site import Site
 from clients.statistics import read_plan, verify_purpose
-from fedtrain.config import load_config, to_canonical, to_tree
+from fedtrain.canonical import to_canonical
+from fedtrain.config import load_config, to_tree
 from fedtrain.errors import SiteError
 from fedtrain.protocol import EVALUATION, PREPARATION_TEXT, SERVER_ROUND, STATISTICS, TRAINING
 from fedtrain.resolution import resolve

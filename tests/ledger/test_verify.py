@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from fedtrain.config import to_canonical
+from fedtrain.canonical import to_canonical
 from fedtrain.errors import AuditError
 from fedtrain.ledger.entries import LABEL, Entry
 from fedtrain.ledger.faults import LedgerError
@@ -210,7 +210,7 @@ def test_check_changes_nothing(folder, tmp_path):
 def test_lines_in_another_form_are_refused(folder):
     lines = read(folder)
     write(folder, [json.dumps(json.loads(line)) for line in lines])
-    assert "not in canonical form" in find_faults(folder)[0]
+    assert "not in the one form" in find_faults(folder)[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\n", b"{}\n", b"null\n"], ids=str)
