@@ -105,6 +105,11 @@ def _check_record_privacy(config: Config) -> None:
             f"training.sampling = 'shuffle' cannot be accounted under privacy.unit = '{unit}';"
             " set sampling = 'poisson' with sample_rate and expected_batch_size"
         )
+    if config.data.source == "images" and config.data.image_size is None:
+        raise ValueError(
+            "data.image_size is missing: without it an image of another size than the others would"
+            f" stop its site, which shows under privacy.unit = '{unit}'; set e.g. [64, 64]"
+        )
 
 
 def _check_site_privacy(config: Config) -> None:

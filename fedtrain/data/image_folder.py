@@ -3,6 +3,7 @@
 Shapes: n images, c channels, h x w pixels.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,16 +18,22 @@ from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
 from fedtrain.errors import DataError
 
+logger = logging.getLogger("fedtrain.data")
+
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 _GREY_MODES: Final = frozenset({"1", "L"})
 
 
-def load_image_folder(path: Path, size: tuple[int, int] | None) -> Records:
+def load_image_folder(
+    path: Path, size: tuple[int, int] | None, *, protected: bool = False, strict: bool = True
+) -> Records:
     """Read every image below a folder; its folder is its class, the one above that its site.
 
     Args:
         path: The folder.
         size: Height and width to resize to; None: all must have one size.
+        protected: Whether an image must change nothing of the others: all have three channels then.
+        strict: Refuse an image that cannot be read; else it is left out.
 
     Returns:
         Features uint8 `(n, c, h, w)`, c = 1 where all images are grey and 3 otherwise.
@@ -43,7 +50,11 @@ def load_image_folder(path: Path, size: tuple[int, int] | None) -> Records:
         raise DataError(
             f"{path}: images must lie in class/ or all in site/class/ folders; check data.path"
         )
-    features = _read_images(files, size)
+    images = _read_images(files, size, strict=strict)
+    if not images:
+        raise DataError(f"{path}: no image can be read; check data.path")
+    parts = [parts[index] for index in images]
+    features = _stack(list(images.values()), colour=protected)
     return Records(
         features=features,
         labels=encode_values(np.array([part[-2] for part in parts])),
@@ -52,22 +63,37 @@ def load_image_folder(path: Path, size: tuple[int, int] | None) -> Records:
     )
 
 
-def _read_images(files: Sequence[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    images = [_read_image(file, size) for file in files]
-    grey = all(image.ndim == 2 for image in images)
-    for file, image in zip(files, images, strict=True):
-        if image.shape[:2] != images[0].shape[:2]:
-            height, width = images[0].shape[:2]
+def _read_images(
+    files: Sequence[Path], size: tuple[int, int] | None, *, strict: bool
+) -> dict[int, NDArray[np.uint8]]:
+    """Return the images by their places among the files."""
+    images: dict[int, NDArray[np.uint8]] = {}
+    for index, file in enumerate(files):
+        try:
+            images[index] = _read_image(file, size)
+        except DataError:
+            if strict:
+                raise
+    if len(images) < len(files):
+        logger.warning("event=unreadable_images_left_out")
+    first = next(iter(images.values()), None)
+    for index, image in images.items():
+        if first is not None and image.shape[:2] != first.shape[:2]:
+            height, width = first.shape[:2]
             raise DataError(
-                f"{file.name} has {image.shape[0]}x{image.shape[1]} pixels, others"
+                f"{files[index].name} has {image.shape[0]}x{image.shape[1]} pixels, others"
                 f" {height}x{width}; set data.image_size = [{height}, {width}]"
             )
-    if grey:
+    return images
+
+
+def _stack(images: Sequence[NDArray[np.uint8]], *, colour: bool) -> NDArray[np.uint8]:
+    if not colour and all(image.ndim == 2 for image in images):
         return np.stack(images)[:, None]
-    colour = [
+    coloured = [
         np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image for image in images
     ]
-    return np.ascontiguousarray(np.stack(colour).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(np.stack(coloured).transpose(0, 3, 1, 2))
 
 
 def _read_image(file: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:

@@ -79,7 +79,8 @@ def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
         case "idx":
             return load_idx(path)
         case "images":
-            return load_image_folder(path, data.image_size)
+            protected = config.privacy.covers_records
+            return load_image_folder(path, data.image_size, protected=protected, strict=strict)
         case "npz":
             return load_npz(path, config=config)
         case "text":

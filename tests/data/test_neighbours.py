@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from fedtrain.config import Config, build_config
@@ -272,6 +273,32 @@ def test_row_of_a_target_that_cannot_be_used_changes_nothing(tmp_path, task, row
         opened = Shards.open(config)
         shards.append(opened.load(0, fit_preparation([], config, opened.public)))
     assert [len(part.train) for part in shards] == [len(shards[0].train)] * 2
+
+
+def open_images(folder, **data):
+    given = {"source": "images", "bounds": {}, "image_size": (4, 4), "path": str(folder)} | data
+    return Shards.open(make_config("record", scheme="iid", **given))
+
+
+@pytest.mark.parametrize("row", ["colour", "size", "damaged"])
+def test_image_unlike_the_others_changes_nothing_of_them(tmp_path, row):
+    for number, folder in enumerate((tmp_path / "a" / "0", tmp_path / "b" / "0")):
+        folder.mkdir(parents=True)
+        for value in range(9):
+            Image.new("L", (4, 4), 20 * value).save(folder / f"{value}.png")
+        if number and row == "damaged":
+            (folder / "x.png").write_bytes(b"no image")
+        elif number:
+            size = (5, 4) if row == "size" else (4, 4)
+            Image.new("RGB" if row == "colour" else "L", size).save(folder / "x.png")
+    without, whole = open_images(tmp_path / "a"), open_images(tmp_path / "b")
+    assert whole.public == without.public
+    assert whole.count_records() - without.count_records() == (row != "damaged")
+
+
+def test_images_under_privacy_need_a_size_of_their_own():
+    with pytest.raises(ConfigError, match=r"data\.image_size is missing"):
+        make_config("record", scheme="iid", source="images", path=".", bounds={})
 
 
 def test_owner_of_the_data_is_told_of_a_row_that_cannot_be_used(tmp_path):
