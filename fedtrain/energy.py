@@ -1,4 +1,4 @@
-"""The energy that this machine's processor takes, where the system counts it.
+"""Energy: what this machine's processor took, where the system counts it, or an assumed power's.
 
 RAPL, by Linux's powercap interface: a counter in microjoules for each processor package, of Intel's
 and AMD's. Since Linux 5.10 only root may read it, and virtual machines have none.
@@ -7,8 +7,13 @@ References:
     * Linux kernel documentation, "Power Capping Framework".
 """
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from fedtrain.costs import RoundCost, SiteCost
+from fedtrain.errors import ConfigError
 
 POWERCAP: Final = Path("/sys/class/powercap")
 _MICRO: Final = 1e-6
@@ -47,6 +52,62 @@ class EnergyCounter:
         values = [_read_number(path / "energy_uj") for path in self._packages]
         known = [value for value in values if value is not None]
         return known if known and len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a machine is assumed to take, where its energy was not counted.
+
+    Attributes:
+        watts: Of a processor core at work.
+        gpu_watts: Of a GPU at work.
+    """
+
+    watts: float
+    gpu_watts: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine takes.
+
+        Raises:
+            ConfigError: A power is not above 0, or not finite.
+        """
+        if not (0 < self.watts < math.inf and 0 <= self.gpu_watts < math.inf):
+            raise ConfigError(
+                f"--watts {self.watts:g}, --gpu-watts {self.gpu_watts:g}: watts of a core must be"
+                " above 0, those of a GPU at least 0; a server's core takes about 10"
+            )
+
+    def compute_joules(self, cost: SiteCost) -> float:
+        """Return the energy of so many seconds."""
+        return self.watts * cost.cpu_seconds + self.gpu_watts * cost.gpu_seconds
+
+
+def compute_joules(cost: RoundCost, power: Power | None = None) -> float | None:
+    """Return the energy of a round: by an assumed power, else as it was counted.
+
+    Returns:
+        Joules; None where none was counted, or sites' seconds are not known.
+    """
+    if power is None:
+        return cost.joules
+    return None if cost.coordinator_seconds is None else power.compute_joules(cost.total)
+
+
+def compute_share(cost: RoundCost, part: SiteCost, power: Power | None = None) -> float | None:
+    """Return the energy of a part of a round: by an assumed power, else by processor seconds.
+
+    Args:
+        cost: The round.
+        part: A site's, or the coordinator's.
+        power: Assumed; None shares out what was counted.
+    """
+    if power is not None:
+        return None if cost.coordinator_seconds is None else power.compute_joules(part)
+    if cost.joules is None:
+        return None
+    total = cost.total.cpu_seconds
+    return cost.joules * part.cpu_seconds / total if total else 0.0
 
 
 def _read_number(path: Path) -> int | None:

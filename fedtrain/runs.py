@@ -3,7 +3,8 @@
 What is in it: `config.toml` (resolved, with its digest), `environment.json`, `metrics.jsonl` (a
 line a round), `ledger.jsonl` (a line a site and round), `sites.json` (each site's last evaluation),
 `log.txt`, `checkpoint/` (model and strategy state of the last round), `state.json`, and at the end
-`model.safetensors`, `model.json`, the pictures, and `manifest.json` (`fedtrain.seal`).
+`model.safetensors`, `model.json`, the pictures, and `manifest.json` (`fedtrain.seal`). Beside them
+stands `costs.jsonl` (`fedtrain.costs`), which the run does not need.
 
 The commit point of a round is the atomic replacement of `state.json`. It names the checkpoint files
 and the lengths that `metrics.jsonl` and `ledger.jsonl` had, so that whatever a killed process wrote

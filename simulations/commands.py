@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedtrain.cli import add_overrides
+from fedtrain.energy_options import add_power, read_power
 
 from . import statistics_commands, sweep_commands, validation_commands, vocabulary_commands
 
@@ -85,6 +86,7 @@ def _register_check(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--rounds", type=int, metavar="M", help="with --plan: and so many (default: likewise)"
     )
+    add_power(parser, "--plan")
     parser.add_argument("--json", action="store_true", help="with --plan: print one JSON object")
     parser.set_defaults(run=_run_check)
 
@@ -155,6 +157,7 @@ def _run_check(args: argparse.Namespace) -> int:
     from .check import render_check
     from .opening import open_scenario
 
+    read_power(args, "--plan", given=args.plan)
     opened = open_scenario(args.scenario, args.overrides)
     if args.plan:
         return _run_plan(args, opened)
@@ -178,10 +181,11 @@ def _run_plan(args: argparse.Namespace, opened: "Opened") -> int:
     for option, value in (("sites", sites), ("rounds", rounds)):
         if value < 1:
             raise ConfigError(f"--{option} {value}: give at least 1")
-    measured = measure_round(opened)
+    power = read_power(args, "--plan", given=True)
+    measured = measure_round(opened, power)
     planned = extrapolate(measured, config, sites=sites, rounds=rounds)
     if args.json:
         sys.stdout.write(json.dumps(to_json(measured, planned), allow_nan=False) + "\n")
     else:
-        make_console(sys.stdout).print(render_cost(measured, planned))
+        make_console(sys.stdout).print(render_cost(measured, planned, power))
     return 0

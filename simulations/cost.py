@@ -14,12 +14,16 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
+from fedtrain.costs import load_costs
+from fedtrain.energy import Power, compute_joules
 from fedtrain.errors import ConfigError
 from fedtrain.plan import compute_planned_cost, sends_metrics
+from fedtrain.report.costs import UNKNOWN
 from fedtrain.report.tables import (
     format_bytes,
     format_count,
     format_epsilon,
+    format_joules,
     format_seconds,
     make_table,
 )
@@ -31,8 +35,7 @@ from .simulate import simulate, start
 # Keys and shares for one other site in one secure sum, up and down; a round has one of updates and
 # one of metrics. Measured, and held by a test.
 PAIR_UP: Final = 202
-PAIR_DOWN: Final = 218
-_RAPL: Final = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+PAIR_DOWN: Final = 435
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,13 @@ class Cost:
         sites: Sites asked in a round.
         rounds: Rounds.
         cpu_seconds: Processor time of all sites and the coordinator, on this machine.
+        site_seconds: That of one site, on average.
+        gpu_seconds: For how long they had a GPU.
         seconds_here: How long a simulation takes on this machine.
         bytes_up: From the sites to the coordinator.
         bytes_down: From the coordinator to the sites.
-        joules: Energy that this machine's processor took meanwhile; None where it cannot be read.
+        joules: Energy: what this machine's processor took meanwhile, or an assumed power's; None
+            where it can neither be read nor is assumed.
         epsilon: What a record or person pays; None where that is not protected.
     """
 
@@ -56,31 +62,40 @@ class Cost:
     seconds_here: float
     bytes_up: float
     bytes_down: float
+    site_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     joules: float | None = None
     epsilon: float | None = None
 
 
 class _Meter:
-    """A display that reads the clocks at the end of each round."""
+    """A display that keeps what is known at the end of each round."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[Mapping[str, float], float, float, float | None]] = []
+        self.lines: list[tuple[Mapping[str, float], float]] = []
 
     def on_start(self, *, rounds: int, done: int, sites: int) -> None:
         """The rounds begin."""
 
     def on_round(self, metrics: dict[str, float | int]) -> None:
-        """Read the clocks."""
-        self.lines.append((metrics, time.process_time(), time.monotonic(), _read_joules()))
+        """Keep its line, and read the clock."""
+        self.lines.append((metrics, time.monotonic()))
 
     def close(self) -> None:
         """The run has ended."""
 
 
-def measure_round(opened: Opened) -> Cost:
+def measure_round(opened: Opened, power: Power | None = None) -> Cost:
     """Run two rounds of a scenario in a folder that is removed again, and measure the second.
 
     No site's ledger is touched: the sites have none here.
+
+    Args:
+        opened: The scenario.
+        power: Assumed; None: energy is what the machine counts.
+
+    Raises:
+        ConfigError: The run ended after its first round.
     """
     config = opened.config
     changes: dict[str, Any] = {
@@ -96,19 +111,24 @@ def measure_round(opened: Opened) -> Cost:
     )
     meter = _Meter()
     with tempfile.TemporaryDirectory() as folder:
-        simulate(start(short, Path(folder) / "run"), meter)
+        path = Path(folder) / "run"
+        simulate(start(short, path), meter)
+        costs = load_costs(path)
     if len(meter.lines) < 2:
         raise ConfigError("the measured run ended after one round; it needs two")
-    (_, cpu, clock, energy), (metrics, cpu_after, clock_after, energy_after) = meter.lines[:2]
+    (_, begun), (metrics, ended) = meter.lines[:2]
+    measured = costs[-1]
     planned = compute_planned_cost(config, 1)
     return Cost(
         sites=int(metrics["cohort"]),
         rounds=1,
-        cpu_seconds=cpu_after - cpu,
-        seconds_here=clock_after - clock,
+        cpu_seconds=measured.total.cpu_seconds,
+        site_seconds=sum(one.cpu_seconds for one in measured.sites.values()) / len(measured.sites),
+        gpu_seconds=measured.total.gpu_seconds,
+        seconds_here=ended - begun,
         bytes_up=float(metrics["bytes_up"]),
         bytes_down=float(metrics["bytes_down"]),
-        joules=None if energy is None or energy_after is None else energy_after - energy,
+        joules=compute_joules(measured, power),
         epsilon=None if planned is None else planned.epsilon,
     )
 
@@ -132,6 +152,8 @@ def extrapolate(measured: Cost, config: Config, *, sites: int, rounds: int) -> C
         sites=sites,
         rounds=rounds,
         cpu_seconds=measured.cpu_seconds * factor,
+        site_seconds=measured.site_seconds * rounds,
+        gpu_seconds=measured.gpu_seconds * factor,
         seconds_here=measured.seconds_here * factor,
         bytes_up=up,
         bytes_down=down,
@@ -140,31 +162,40 @@ def extrapolate(measured: Cost, config: Config, *, sites: int, rounds: int) -> C
     )
 
 
-def render_cost(measured: Cost, planned: Cost) -> RenderableType:
-    """Return both as a table."""
+def render_cost(measured: Cost, planned: Cost, power: Power | None = None) -> RenderableType:
+    """Return both as a table.
+
+    Args:
+        measured: One round.
+        planned: The run.
+        power: What the energy is assumed from; None: it was counted.
+    """
+    both = (measured, planned)
     rows = [
-        [name, format_(getattr(measured, key)), format_(getattr(planned, key))]
+        [name, *(format_(getattr(cost, key)) for cost in both)]
         for name, key, format_ in (
-            ("processor, all sites", "cpu_seconds", format_seconds),
+            ("processor, all and coordinator", "cpu_seconds", format_seconds),
+            ("processor, one site", "site_seconds", format_seconds),
+            ("GPU, all sites", "gpu_seconds", format_seconds),
             ("a simulation, here", "seconds_here", format_seconds),
             ("sent up, all sites", "bytes_up", format_bytes),
             ("sent down, all sites", "bytes_down", format_bytes),
             ("epsilon", "epsilon", format_epsilon),
         )
+        if key != "gpu_seconds" or measured.gpu_seconds
     ]
-    for name, key in (("processor", "cpu_seconds"), ("sent up", "bytes_up")):
-        write = format_seconds if key == "cpu_seconds" else format_bytes
-        shares = [getattr(cost, key) / cost.sites for cost in (measured, planned)]
-        rows.append([f"{name}, one site", *(write(share) for share in shares)])
-    joules = [measured.joules, planned.joules]
-    rows.append(["energy, here", *("-" if j is None else f"{j / 3600:.3g} Wh" for j in joules)])
+    shares = (format_bytes(cost.bytes_up / cost.sites) for cost in both)
+    rows.append(["sent up, one site", *shares])
+    source = "counted here" if power is None else f"at {power.watts:g} W a core"
+    rows.append([f"energy, {source}", *(format_joules(cost.joules) for cost in both)])
     headers = [
-        f"{format_count(cost.sites, 'site')}, {format_count(cost.rounds, 'round')}"
-        for cost in (measured, planned)
+        f"{format_count(cost.sites, 'site')}, {format_count(cost.rounds, 'round')}" for cost in both
     ]
+    notes = "Sites that have as many records each as these; each on a machine such as this one."
+    if measured.joules is None:
+        notes += f"\n{UNKNOWN}"
     return Group(
-        make_table(["", f"measured: {headers[0]}", f"estimated: {headers[1]}"], rows),
-        "Sites that have as many records each as these; each on a machine such as this one.",
+        make_table(["", f"measured: {headers[0]}", f"estimated: {headers[1]}"], rows), notes
     )
 
 
@@ -192,11 +223,3 @@ def _count_peers(config: Config, sites: int) -> int:
         sites, dropout_share=section.dropout_share, corrupt_share=section.corrupt_share
     )
     return graph.neighbours or sites - 1
-
-
-def _read_joules() -> float | None:
-    """Return the processor's energy counter, where the system has one that may be read."""
-    try:
-        return int(_RAPL.read_text()) / 1e6
-    except (OSError, ValueError):
-        return None

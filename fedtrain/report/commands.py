@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedtrain.cli import add_overrides
+from fedtrain.energy_options import add_power, read_power
 from fedtrain.errors import ConfigError, RunDirectoryError
 from fedtrain.report.privacy_commands import register as register_privacy
 from fedtrain.report.report_commands import register as register_report
@@ -82,8 +83,11 @@ def _register_show(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "--all", action="store_true", help="print every round and site (default: 20 and 30)"
     )
     parser.add_argument(
-        "--cost", action="store_true", help="print seconds and bytes by round (default: results)"
+        "--cost",
+        action="store_true",
+        help="print seconds, bytes and energy by round and by site (default: results)",
     )
+    add_power(parser, "--cost")
     parser.set_defaults(run=_run_show)
 
 
@@ -185,19 +189,22 @@ def _run_runs(args: argparse.Namespace) -> int:
 
 def _run_show(args: argparse.Namespace) -> int:
     from fedtrain.report.confusion import load_confusion, render_confusion
+    from fedtrain.report.cost_sums import build_costs
     from fedtrain.report.costs import render_costs
     from fedtrain.report.run import find_run
     from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
     from fedtrain.report.tables import make_console
 
+    power = read_power(args, "--cost", given=args.cost)
     run = find_run(args.path)
     if args.json:
-        sys.stdout.write(json.dumps(build_summary(run), allow_nan=False) + "\n")
+        tree = build_costs(run, power) if args.cost else build_summary(run)
+        sys.stdout.write(json.dumps(tree, allow_nan=False) + "\n")
         return 0
     console = make_console(sys.stdout)
     limits = {"limit": None} if args.all else {}
     if args.cost:
-        console.print(render_costs(run, **limits))
+        console.print(render_costs(run, **limits, power=power))
         return 0
     console.print(render_summary(run))
     console.print(render_rounds(run, **limits))

@@ -8,6 +8,8 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fedtrain.costs import SiteCost
+from fedtrain.report.cost_sums import sum_all
 from fedtrain.report.guarantees import list_guarantees
 from fedtrain.report.run import Run
 from fedtrain.report.secure import find_voids, get_mode
@@ -15,6 +17,7 @@ from fedtrain.report.tables import (
     NOTHING,
     format_bytes,
     format_epsilon,
+    format_joules,
     format_number,
     format_seconds,
     format_time,
@@ -153,7 +156,19 @@ def _list_results(runs: Sequence[Run]) -> list[list[str]]:
         rows.append(["void rounds", *(str(len(find_voids(run))) for run in runs)])
     rows.append(["seconds", *(format_seconds(run.state.get("seconds")) for run in runs)])
     rows.append(["sent up", *(format_bytes(_sum_up(run)) for run in runs)])
+    rows += _list_costs(runs)
     return [row for row in rows if any(cell != NOTHING for cell in row[1:])]
+
+
+def _list_costs(runs: Sequence[Run]) -> list[list[str]]:
+    """Return what the runs took of this machine; nothing of sites that are deployed."""
+    rows = []
+    for run in runs:
+        cost, joules = sum_all(run) or (SiteCost(), None)
+        times = (format_seconds(one or None) for one in (cost.cpu_seconds, cost.gpu_seconds))
+        rows.append([*times, format_joules(joules)])
+    names = ("CPU", "GPU", "energy")
+    return [[name, *cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)]
 
 
 def _list_first_rounds(runs: Sequence[Run], target: float) -> list[str]:

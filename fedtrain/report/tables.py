@@ -124,6 +124,16 @@ def format_bytes(count: float | None) -> str:
     return f"{count:.1f} TiB"
 
 
+def format_joules(joules: float | None) -> str:
+    """Return an energy for people: `0.31 J`, `420 J`, `1.4 Wh`, `2.1 kWh`."""
+    if joules is None:
+        return NOTHING
+    if joules < 3600:
+        return f"{joules:.2g} J" if joules < 10 else f"{joules:.0f} J"
+    hours = joules / 3600
+    return f"{hours:.1f} Wh" if hours < 1000 else f"{hours / 1000:.1f} kWh"
+
+
 def format_count(number: object, noun: str) -> str:
     """Return a number with its noun: `1 step`, `4 steps`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
