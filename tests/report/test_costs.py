@@ -1,13 +1,16 @@
-"""Seconds and bytes of a run, round by round."""
+"""What a run cost, by round and by site."""
 
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedtrain import cli
+from fedtrain.costs import RoundCost, SiteCost, append_cost
+from fedtrain.energy import Power
 from fedtrain.report.costs import render_costs
 from fedtrain.report.run import load_run
 from fedtrain.report.tables import make_console
@@ -15,7 +18,7 @@ from fedtrain.report.tables import make_console
 MakeRun = Callable[..., Path]
 
 
-def render(path: Path, **options: None) -> str:
+def render(path: Path, **options: Any) -> str:
     file = io.StringIO()
     make_console(file).print(render_costs(load_run(path), **options))
     return file.getvalue()
@@ -57,3 +60,74 @@ def test_show_prints_costs(make_run: MakeRun, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert "so far" in text
     assert "test accuracy" not in text
+
+
+def flatten(path: Path, **options: Any) -> str:
+    return " ".join(render(path, **options).split())
+
+
+def make_costly_run(make_run: MakeRun, *, gpu: float = 0.0, joules: float | None = None) -> Path:
+    """Return a run of two rounds that cost the coordinator 1 s, site a 2 s and site b 1 s each."""
+    path = make_run(rounds=2)
+    for number in (1, 2):
+        sites = {"a": SiteCost(2.0, gpu, 3 * 1024, 1024), "b": SiteCost(1.0, 0.0, 1024, 1024)}
+        append_cost(path, RoundCost(number, sites, 1.0, joules))
+    return path
+
+
+def test_costs_by_site_add_up_over_the_rounds(make_run: MakeRun) -> None:
+    text = flatten(make_costly_run(make_run))
+    assert "a 2 4 s 2.0 KiB 6.0 KiB b 2 2 s 2.0 KiB 2.0 KiB coordinator - 2 s" in text
+    assert "8 s of processors" in text
+    assert "no guarantee covers them" in text
+
+
+def test_counted_energy_is_told_from_assumed_energy(make_run: MakeRun) -> None:
+    path = make_costly_run(make_run, joules=8.0)
+    counted, assumed = flatten(path), flatten(path, power=Power(10.0))
+    assert "counted it (RAPL)" in counted
+    assert "16 J" in counted
+    assert "assumed, not measured: 10 W for each processor core" in assumed
+    assert "80 J" in assumed
+
+
+def test_energy_of_a_gpu_without_watts_is_said_to_be_left_out(make_run: MakeRun) -> None:
+    path = make_costly_run(make_run, gpu=3.0)
+    assert "that of the GPU is left out" in flatten(path, power=Power(10.0))
+    text = flatten(path, power=Power(10.0, gpu_watts=100.0))
+    assert "left out" not in text
+    assert "6 s of GPUs, 680 J" in text
+
+
+def test_deployed_sites_have_bytes_and_no_seconds(make_run: MakeRun) -> None:
+    path = make_run(rounds=1)
+    append_cost(path, RoundCost(1, {"a": SiteCost(bytes_up=1024)}))
+    text = flatten(path)
+    assert "CPU" not in text
+    assert "a 1 0 B 1.0 KiB" in text
+    assert "depends on its records" not in text
+
+
+def test_of_many_sites_those_that_cost_most_are_shown(make_run: MakeRun) -> None:
+    path = make_run(rounds=1)
+    sites = {f"site-{i:02}": SiteCost(float(i)) for i in range(40)}
+    append_cost(path, RoundCost(1, sites, 1.0))
+    text = flatten(path)
+    assert "the 30 of 40 that cost most" in text
+    assert "site-09" not in text
+    assert "site-09" in flatten(path, limit=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--watts", "5"], "--watts is read with --cost"),
+        (["--cost", "--gpu-watts", "5"], "--gpu-watts is read with --watts"),
+        (["--cost", "--watts", "0"], "must be above 0"),
+    ],
+)
+def test_options_of_power_are_not_silently_ignored(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert cli.main(["show", str(make_run()), *options]) == 2
+    assert message in capsys.readouterr().err

@@ -52,6 +52,17 @@ def test_large_contents_cross_through_files(coordinator):
     assert [(site, values[-1]) for site, values in replies] == [("a", 39998.0), ("b", 39998.0)]
 
 
+def test_bytes_of_each_site_are_counted_both_ways(coordinator):
+    grid = coordinator.make_grid()
+    with Agents(coordinator, SITES, answer_but_not("a")):
+        list(grid.send_and_receive(make_messages(coordinator.nodes, size=5), timeout=0.3))
+    counted = grid.meter.take()
+    assert [(one.bytes_down, one.bytes_up) for one in (counted["a"], counted["b"])] == [
+        (20, 0),
+        (20, 20),
+    ]
+
+
 def test_equal_contents_are_spooled_once(coordinator, tmp_path):
     grid = coordinator.make_grid()
     grid.send_and_receive(make_messages(coordinator.nodes, size=LARGE), timeout=30)

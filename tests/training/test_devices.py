@@ -9,7 +9,7 @@ from fedtrain.config import build_config
 from fedtrain.data.shards import Split
 from fedtrain.errors import ConfigError
 from fedtrain.params import ModelState
-from fedtrain.training.devices import find_device
+from fedtrain.training.devices import find_device, read_gpu_seconds
 from fedtrain.training.local import LocalTask, LocalTrainer
 
 PRIVATE = {
@@ -79,3 +79,16 @@ def test_gpu_trains_as_the_cpu_does():
     (plain, sums), (there, others) = train(), train(simulation={"device": "cuda"})
     assert np.allclose(plain, there, atol=1e-4)
     assert others.loss_sum == pytest.approx(sums.loss_sum, rel=1e-3)
+
+
+def test_work_on_the_cpu_occupies_no_gpu():
+    before = read_gpu_seconds()
+    train()
+    assert read_gpu_seconds() == before
+
+
+@gpu
+def test_work_on_a_gpu_is_timed():
+    before = read_gpu_seconds()
+    train(simulation={"device": "cuda"})
+    assert read_gpu_seconds() > before
