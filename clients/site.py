@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Message
 
 from fedtrain.config import Config
 from fedtrain.errors import ConfigError, PeerError, SiteError
-from fedtrain.plan import build_site_plan
+from fedtrain.plan import build_site_plan, compute_draws_seed
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import (
     CONFIG,
@@ -74,7 +74,8 @@ class Site:
     def make_generator(self, purpose: str, round: int) -> SecureGenerator:
         """Return the CSPRNG for one purpose of one round."""
         if self.simulated:
-            return SecureGenerator.from_seed(self.config.run.seed, purpose, self.name, round)
+            seed = compute_draws_seed(self.config)
+            return SecureGenerator.from_seed(seed, purpose, self.name, round)
         if self.custody is None:
             return SecureGenerator.from_system()
         secret = int.from_bytes(self.custody.load_secret(self.run), "big")

@@ -23,6 +23,7 @@ from fedtrain.privacy.site_noise import (
     SitePlan,
 )
 from fedtrain.secagg.policy import compute_default_threshold
+from fedtrain.seeds import derive_seed
 
 # Share of delta that is kept for rounds without a sum, where sites are sampled.
 VOID_SHARE: Final = 0.01
@@ -264,6 +265,19 @@ def compute_spent(config: Config, *, joined: int, done: int) -> PrivacyCost | No
         return compute_planned_cost(config, joined)
     sampled = config.federation.site_sample_rate is not None
     return compute_planned_site_cost(config, done if sampled else joined)
+
+
+def compute_draws_seed(config: Config) -> int:
+    """Return the seed of a simulation's noise and samples.
+
+    Folds, runs without a site, and trials are accounted as if each drew by itself. They have one
+    `run.seed`, so that they deal the records alike; noise that followed from it alone would be the
+    same in all of them, and the difference of two models would have none.
+    """
+    data, run, left_out = config.data, config.run, config.partition.leave_out
+    if config.privacy.unit == "none" or (data.fold, left_out, run.trial) == (None, None, None):
+        return run.seed
+    return derive_seed(run.seed, "draws", repr((data.fold, left_out, run.trial)))
 
 
 def find_accountants(config: Config) -> tuple[str | None, str | None]:

@@ -21,7 +21,7 @@ from fedtrain.errors import ConfigError
 from fedtrain.models.registry import describe_architecture
 from fedtrain.models.saved import save_model
 from fedtrain.params import ModelState, Vector
-from fedtrain.plan import find_accountants
+from fedtrain.plan import compute_draws_seed, find_accountants
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.files import load_root_key, load_roster
 from fedtrain.secagg.roster import PinnedRoster
@@ -89,7 +89,7 @@ def run_federation(
     if config.statistics is not None:
         run_question(grid, run, observer, draws=draws, roster=roster)
         return
-    draws = draws or Draws.from_seed(config.run.seed)
+    draws = draws or Draws.from_seed(compute_draws_seed(config))
     kept = _read_preparation(run.path)
     setting = set_up(grid, config, run_id=run.state.run_id, draws=draws, roster=roster, kept=kept)
     if setting.summed and kept is None:

@@ -20,6 +20,7 @@ from fedtrain.data.schema import verify_schemas
 from fedtrain.data.statistics import Statistics
 from fedtrain.errors import RunFailedError
 from fedtrain.models.start import build_start_model
+from fedtrain.plan import compute_draws_seed
 from fedtrain.protocol import (
     CONFIG,
     CONFIG_DIGEST,
@@ -133,7 +134,7 @@ def set_up(
             refuses; the reason is the site's public one.
         ConfigError: The sites' data and the config do not go together.
     """
-    draws = draws or Draws.from_seed(config.run.seed)
+    draws = draws or Draws.from_seed(compute_draws_seed(config))
     gathered = gather(grid, config, run_id=run_id)
     willing, public = gathered.willing, gathered.public
     roster = choose_roster(config, gathered, draws=draws, roster=roster)

@@ -250,7 +250,7 @@ def _run_trial(
     values: Mapping[str, Any],
     base: list[Event],
 ) -> float:
-    config = build_trial_config(study, scenario, values)
+    config = build_trial_config(study, scenario, values, number=trial.number)
     verify_objective(study, config)
     if study.sampler == "tpe" and list_events(config) != base and not study.public_data:
         raise ConfigError(

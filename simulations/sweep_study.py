@@ -26,6 +26,14 @@ from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 
 MAX_TRIALS = 100_000
+# What one epsilon of all trials is about: the same in each of them.
+_SHARED = (
+    "privacy.unit",
+    "privacy.neighbouring_relation",
+    "privacy.target_delta",
+    "privacy.site.target_delta",
+    "data.person_column",
+)
 
 
 class Span(Section):
@@ -88,6 +96,11 @@ class Study(Section):
                 raise ValueError(
                     f"space.'{name}': write section.key, and only in one of space and fixed"
                 )
+            if name in _SHARED:
+                raise ValueError(
+                    f"space.'{name}' would make one epsilon of trials that protect different"
+                    " things; set it in fixed or in the scenario"
+                )
             if self.sampler == "grid" and isinstance(values, Span) and not values.list_values():
                 raise ValueError(f"space.'{name}': a grid needs a step, or a list of values")
         if self.sampler != "grid" and self.trials is None:
@@ -139,13 +152,24 @@ def load_study(path: Path) -> tuple[Study, Path]:
     return study, beside if beside.is_file() else find_scenario(study.scenario)
 
 
-def build_trial_config(study: Study, scenario: Path, values: Mapping[str, Any]) -> Config:
+def build_trial_config(
+    study: Study, scenario: Path, values: Mapping[str, Any], *, number: int | None = None
+) -> Config:
     """Return the resolved config of one trial.
+
+    Args:
+        study: The study.
+        scenario: Its scenario's file.
+        values: What the trial changes.
+        number: Of the trial, by which one with privacy draws noise of its own.
 
     Raises:
         ConfigError: The scenario does not allow these values.
     """
-    return resolve(load_config(scenario, list_overrides(study, values)))
+    config = resolve(load_config(scenario, list_overrides(study, values)))
+    if number is None or config.privacy.unit == "none":
+        return config
+    return config.model_copy(update={"run": config.run.model_copy(update={"trial": number})})
 
 
 def list_overrides(study: Study, values: Mapping[str, Any]) -> list[str]:

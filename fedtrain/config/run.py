@@ -19,6 +19,14 @@ class RunSection(Section):
         lt=2**63,
         description="Seed of every random draw of a simulation and of the start model.",
     )
+    trial: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Number of the run in a study, which sets it under privacy: a simulation's trials then"
+            " draw noise and samples each by itself. Default: the run is no trial."
+        ),
+    )
     directory: str = Field("runs", description="Folder that run directories are made in.")
 
 

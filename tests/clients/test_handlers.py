@@ -1,5 +1,8 @@
+import tomllib
+
 import numpy as np
 import pytest
+import tomli_w
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.app import app
@@ -110,6 +113,27 @@ def test_simulated_site_repeats_its_noise_for_the_same_round_only():
     other = ask(make_message(PRIVATE, **{SERVER_ROUND: 2}))
     np.testing.assert_array_equal(read_vector(first), read_vector(again))
     assert not np.array_equal(read_vector(first), read_vector(other))
+
+
+FAMILY = {
+    "folds": ("[data]\nfolds = 3\nfold = {}\n", 0, 1),
+    "sites": ("[partition]\nleave_out = ['site-0{}']\n", 1, 2),
+    "trials": ("[run]\ntrial = {}\n", 0, 1),
+}
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_runs_that_are_accounted_together_do_not_share_their_noise(family):
+    keys, *numbers = FAMILY[family]
+    loud = PRIVATE.replace("noise_multiplier = 1.0", "noise_multiplier = 1e4")
+    found = []
+    for number in (numbers[0], *numbers):
+        tables = tomllib.loads(loud)
+        for name, table in tomllib.loads(keys.format(number)).items():
+            tables[name] = tables.get(name, {}) | table
+        found.append(read_vector(ask(make_message(tomli_w.dumps(tables)))))
+    assert np.array_equal(found[0], found[1])
+    assert abs(np.corrcoef(found[1], found[2])[0, 1]) < 0.2  # and not 1, but for the records
 
 
 def test_real_site_draws_noise_that_no_message_can_repeat():

@@ -152,3 +152,18 @@ def test_workers_share_the_trials_of_a_resumed_study(write, tmp_path, capsys):
     tree = json.loads(capsys.readouterr().out)
     assert [one["number"] for one in tree["trials"]] == [0, 1, 2]
     assert len({one["values"]["training.learning_rate"] for one in tree["trials"]}) == 3
+
+
+@pytest.mark.parametrize("key", ["privacy.unit", "privacy.target_delta"])
+def test_what_one_epsilon_is_about_is_the_same_in_all_trials(write, key):
+    study = GRID + f'"{key}" = ["record", "person"]\n'
+    with pytest.raises(ConfigError, match=f"space.'{key}' would make one epsilon of trials"):
+        load_study(write(study, private=True))
+
+
+@pytest.mark.parametrize(("private", "numbers"), [(True, [0, 1]), (False, [None, None])])
+def test_trials_under_privacy_draw_noise_of_their_own(write, tmp_path, private, numbers):
+    sweep(write(private=private), tmp_path / "out")
+    trials = sorted((tmp_path / "out" / "trials").iterdir())
+    assert [load_config(path / "config.toml").run.trial for path in trials] == numbers
+    assert "trial =" not in (tmp_path / "out" / "best.toml").read_text()
