@@ -151,11 +151,11 @@ def read_result(config: Config, summed: Summed) -> StatisticsResult:
         raise RunFailedError("the config asks for no statistics; add a section [statistics]")
     stddev = summed.layout.compute_noise_stddev(summed.survivors)
     return StatisticsResult(
+        plan=summed.plan,
         figures=build_figures(
             summed.plan, summed.sums, noise_stddev=stddev, min_records=section.min_records
         ),
         sites=summed.survivors,
-        numbers=summed.plan.length,
         cost=summed.layout.compute_cost(config, delta=section.target_delta),
     )
 

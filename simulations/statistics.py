@@ -77,7 +77,7 @@ class Answer:
     def build_result(self, min_records: int = DEFAULT_MIN_RECORDS) -> StatisticsResult:
         """Return what the sum tells, and what it cost."""
         figures = self.build_figures(min_records)
-        return StatisticsResult(figures, self.sites, self.plan.length, self.cost)
+        return StatisticsResult(self.plan, figures, self.sites, self.cost)
 
 
 def open_sites(

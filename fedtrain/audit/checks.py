@@ -6,6 +6,7 @@ from typing import Final
 
 from fedtrain.audit.evidence import Evidence
 from fedtrain.audit.files import check_config, check_lengths, check_metrics, check_model
+from fedtrain.audit.question import check_answers, check_asked, check_cost
 from fedtrain.audit.spending import check_epsilons, check_ledger, check_releases, check_sites
 from fedtrain.audit.sums import (
     check_contexts,
@@ -41,6 +42,12 @@ class Check:
 
 def verify_evidence(evidence: Evidence) -> list[Check]:
     """Check the files of a run against each other, without its manifest and its report."""
+    try:
+        asks = evidence.config.statistics is not None
+    except AuditError:
+        asks = False  # the first check says so
+    if asks:
+        return _verify_question(evidence)
     return [
         run_check("config digest", check_config, evidence),
         run_check("committed files", check_lengths, evidence),
@@ -50,6 +57,25 @@ def verify_evidence(evidence: Evidence) -> list[Check]:
         run_check("ledger lines", check_ledger, evidence),
         run_check("epsilons by round", check_epsilons, evidence),
         run_check("sites' rounds and epsilon", check_sites, evidence),
+    ]
+
+
+def _verify_question(evidence: Evidence) -> list[Check]:
+    """Check a run that asked for statistics; one that is not finished has no answer yet."""
+    checks = [
+        run_check("config digest", check_config, evidence),
+        run_check("committed files", check_lengths, evidence),
+        run_check("rounds", check_metrics, evidence),
+    ]
+    if any(check.failed for check in checks) or evidence.state.round == 0:
+        return checks
+    return [
+        *checks,
+        run_check("roster", check_roster, evidence),
+        run_check(SIGNATURES, check_signatures, evidence),
+        run_check("what the sites were asked", check_asked, evidence),
+        run_check("ledger against transcript", check_answers, evidence),
+        run_check("epsilon of the sum", check_cost, evidence),
     ]
 
 

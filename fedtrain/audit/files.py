@@ -38,7 +38,7 @@ def _ended_early(evidence: Evidence) -> bool:
 
 def check_lengths(evidence: Evidence) -> int:
     """Check that the line files are what was committed, and as many lines as rounds."""
-    state, rounds = evidence.state, evidence.config.federation.rounds
+    state, rounds = evidence.state, evidence.config.rounds
     if state.rounds != rounds or not 0 <= state.round <= rounds:
         raise AuditError(f"state.json: round {state.round} of {state.rounds}, config: {rounds}")
     if state.status == "finished" and state.round != rounds and not _ended_early(evidence):
@@ -117,9 +117,10 @@ def _check_cohort(evidence: Evidence, line: dict[str, Any], where: str) -> None:
     left = list(evidence.state.left.values())
     most = evidence.state.sites - sum(gone < line["round"] for gone in left)
     least = most - left.count(line["round"])
-    wanted = federation.sites_per_round or most
+    asks_all = evidence.config.statistics is not None
+    wanted = most if asks_all else federation.sites_per_round or most
     low, high = min(wanted, least), min(wanted, most)
-    if federation.site_sample_rate is not None:
+    if federation.site_sample_rate is not None and not asks_all:
         low, high = 0, most
     if not low <= cohort <= high:
         raise AuditError(f"{where}: a cohort of {cohort}, the config draws {low} to {high}")

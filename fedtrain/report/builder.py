@@ -14,7 +14,7 @@ from fedtrain.audit.evidence import LINE_FILES, Evidence
 from fedtrain.audit.findings import FOLDER as AUDIT_FOLDER
 from fedtrain.audit.findings import Finding, load_findings
 from fedtrain.config import LOCAL_KEYS, Config, build_config, to_toml, to_tree
-from fedtrain.errors import AuditError
+from fedtrain.errors import AuditError, ConfigError
 from fedtrain.report.bounds import build_guarantee, build_meaning, count_joined, list_spent
 from fedtrain.report.document import (
     FORMAT,
@@ -65,8 +65,14 @@ def build_report(evidence: Evidence, checks: Sequence[Check] | None = None) -> R
 
     Raises:
         AuditError: Something in the directory does not hold; a report is not made of it.
+        ConfigError: The run trained nothing.
     """
     rows = _list_checks(verify_evidence(evidence) if checks is None else checks)
+    if evidence.config.statistics is not None:
+        raise ConfigError(
+            f"{evidence.path} asked for statistics and trained nothing; a report is of a model:"
+            " fedtrain stats prints this run's result, fedtrain verify checks it"
+        )
     config, state = evidence.config, evidence.state
     spent = list_spent(config, joined=count_joined(evidence.ledger), done=state.round)
     guarantees = tuple(build_guarantee(config, one) for one in spent)

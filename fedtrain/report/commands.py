@@ -194,6 +194,8 @@ def _run_show(args: argparse.Namespace) -> int:
     from fedtrain.report.run import find_run
     from fedtrain.report.summary import build_summary, render_rounds, render_sites, render_summary
     from fedtrain.report.tables import make_console
+    from fedtrain.statistics.printing import print_result
+    from fedtrain.statistics.result import RESULT_FILE, load_result
 
     power = read_power(args, "--cost", given=args.cost)
     run = find_run(args.path)
@@ -207,6 +209,9 @@ def _run_show(args: argparse.Namespace) -> int:
         console.print(render_costs(run, **limits, power=power))
         return 0
     console.print(render_summary(run))
+    if (run.path / RESULT_FILE).exists():
+        print_result(load_result(run.path))
+        return 0
     console.print(render_rounds(run, **limits))
     console.print(render_sites(run, **limits))
     confusion = load_confusion(run.path)

@@ -49,6 +49,8 @@ def describe_privacy(run: Run) -> str:
         Sentences. An epsilon is named only with its delta, unit, relation and accountant.
     """
     privacy = run.config.get("privacy", {})
+    if asks_statistics(run):
+        return _describe_question(run, str(privacy.get("neighbouring_relation", "unknown")))
     unit = str(privacy.get("unit", "none"))
     if unit == "none":
         return NO_PRIVACY[get_mode(run)]
@@ -62,6 +64,28 @@ def describe_privacy(run: Run) -> str:
         parts.append(_describe_sums(run))
     parts.append(_describe_rest(privacy, unit))
     return " ".join(part for part in parts if part)
+
+
+def asks_statistics(run: Run) -> bool:
+    """Say whether the run asks the sites for statistics, and trains nothing."""
+    return "statistics" in run.config
+
+
+def _describe_question(run: Run, relation: str) -> str:
+    """Say what the one sum of statistics cost a record."""
+    if not run.metrics:
+        return "No sum of statistics is there, nothing is spent."
+    epsilon, delta = run.get_last("epsilon"), run.get_last("delta")
+    if epsilon is None or delta is None:
+        return (
+            "No differential privacy: the sum of statistics that the run asked for has no noise,"
+            " and the coordinator has all of it. Nothing was trained."
+        )
+    return (
+        f"Differential privacy for {UNITS['record']}: epsilon = {format_epsilon(epsilon)} at"
+        f" delta = {delta:g} for the one sum of statistics that the run asked for (relation"
+        f" {relation}, accountant {find_accountant(run)}). Nothing was trained."
+    )
 
 
 def find_accountant(run: Run) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fedtrain.report.diagnosis import describe_fit, describe_gradients
 from fedtrain.report.guarantees import Guarantee, list_guarantees
-from fedtrain.report.privacy import describe_privacy, find_accountant
+from fedtrain.report.privacy import asks_statistics, describe_privacy, find_accountant
 from fedtrain.report.run import Run, load_run, to_finite
 from fedtrain.report.secure import (
     VOIDS_LIMIT,
@@ -70,7 +70,7 @@ def render_summary(run: Run) -> RenderableType:
         Something that a rich console prints.
     """
     parts: list[RenderableType] = [make_facts(_list_facts(run))]
-    if run.metrics:
+    if run.metrics and not asks_statistics(run):
         parts.append(_render_results(run))
         parts += [Text(f"{found}\n") for found in _find_faults(run)]
     parts += [Text(describe_privacy(run)), Text()]
@@ -166,10 +166,13 @@ def build_summary(run: Run) -> dict[str, Any]:
         Nested dicts of JSON's types; a number that is not finite is null.
     """
     spent = None
-    if run.config.get("privacy", {}).get("unit", "none") != "none":
-        privacy = run.config["privacy"]
+    privacy = run.config.get("privacy", {})
+    unit = privacy.get("unit", "none")
+    if asks_statistics(run):
+        unit = "none" if run.get_last("epsilon") is None else "record"
+    if unit != "none":
         spent = {
-            "unit": privacy["unit"],
+            "unit": unit,
             "epsilon": run.get_last("epsilon"),
             "delta": run.get_last("delta"),
             "neighbouring_relation": privacy.get("neighbouring_relation"),
@@ -182,7 +185,7 @@ def build_summary(run: Run) -> dict[str, Any]:
                     "epsilon": run.get_last(one.key),
                     "delta": run.get_last(one.delta_key),
                 }
-                for one in list_guarantees(run.config)
+                for one in list_guarantees(run.config | {"privacy": privacy | {"unit": unit}})
             ],
         }
     summary = {
@@ -211,16 +214,26 @@ def _list_facts(run: Run) -> list[tuple[str, str]]:
     facts += [
         ("data", f"{config['data'].get('source', NOTHING)}, {partition.get('scheme', NOTHING)}"),
         ("sites", NOTHING if sites is None else str(sites)),
-        ("model", str(config["model"].get("name", NOTHING))),
-        ("strategy", _describe_strategy(federation)),
-        ("training", _describe_training(config["training"])),
-        ("privacy", _describe_mechanism(run)),
+        *_list_training_facts(run, config, federation),
         ("secure sum", describe_aggregation(run)),
         ("time", f"{format_seconds(run.state.get('seconds'))}, from {_get_start(run)}"),
         ("traffic", _describe_traffic(run)),
         ("folder", str(run.path)),
     ]
     return [(name, text if name in LONG else _shorten(text)) for name, text in facts if text]
+
+
+def _list_training_facts(
+    run: Run, config: dict[str, dict[str, Any]], federation: dict[str, Any]
+) -> list[tuple[str, str]]:
+    if asks_statistics(run):
+        return [("asks for", "statistics, trains nothing")]
+    return [
+        ("model", str(config["model"].get("name", NOTHING))),
+        ("strategy", _describe_strategy(federation)),
+        ("training", _describe_training(config["training"])),
+        ("privacy", _describe_mechanism(run)),
+    ]
 
 
 def _describe_progress(run: Run) -> str:

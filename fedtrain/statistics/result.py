@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fedtrain.errors import RunDirectoryError
+from fedtrain.errors import PeerError, RunDirectoryError
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.statistics.figures import Figures
+from fedtrain.statistics.plan import StatisticsPlan
 
 # In the directory of a run that asked for statistics.
 RESULT_FILE: Final = "statistics.json"
@@ -19,23 +20,23 @@ class StatisticsResult:
     """What a secure sum of statistics tells.
 
     Attributes:
+        plan: What was asked.
         figures: Nothing of too few records.
         sites: Sites in the sum.
-        numbers: How many were summed.
         cost: Of the sum, for one record; None where it is exact.
     """
 
+    plan: StatisticsPlan
     figures: Figures
     sites: int
-    numbers: int
     cost: PrivacyCost | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as values that JSON can hold."""
         tree = self.figures.to_json()
         return tree | {
+            "plan": json.loads(self.plan.to_text()),
             "sites": self.sites,
-            "numbers": self.numbers,
             "cost_a_sum": describe_cost(self.cost),
         }
 
@@ -44,9 +45,9 @@ class StatisticsResult:
         """Return the result that `to_json` wrote."""
         cost = tree["cost_a_sum"]
         return cls(
+            plan=StatisticsPlan.from_text(json.dumps(tree["plan"])),
             figures=Figures.from_json(tree),
             sites=int(tree["sites"]),
-            numbers=int(tree["numbers"]),
             cost=None if cost is None else PrivacyCost(**cost),
         )
 
@@ -69,7 +70,7 @@ def load_result(run: Path) -> StatisticsResult:
         raise RunDirectoryError(
             f"{path}: no such file; it is there once a run that asks for statistics has finished"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, PeerError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{path} is damaged; fetch the run again") from error
 
 
@@ -82,7 +83,7 @@ def describe_guarantee(result: StatisticsResult, *, sums: int = 1) -> Iterator[s
     """
     of = "1 secure sum" if sums == 1 else f"{sums} secure sums, each"
     yield (
-        f"{of} over {result.sites} sites of {result.numbers} numbers; no figure rests on fewer"
+        f"{of} over {result.sites} sites of {result.plan.length} numbers; no figure rests on fewer"
         f" than {result.figures.min_records} records."
     )
     cost = result.cost

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from clients.custody import open_custody
+from fedtrain.audit.checks import verify_evidence
+from fedtrain.audit.evidence import Evidence
 from fedtrain.cli import main
 from fedtrain.config import parse_config
 from fedtrain.errors import RunFailedError
@@ -102,7 +104,7 @@ def test_two_exact_sums_would_show_the_record_in_which_they_differ(make):
 
 
 def test_second_exact_sum_is_refused(make):
-    with pytest.raises(RunFailedError, match="no site takes part.*exact_statistics"):
+    with pytest.raises(RunFailedError, match="policy: exact_statistics"):
         subtract(make(exact_statistics=1))
 
 
@@ -133,8 +135,7 @@ def test_budget_bounds_how_often_noised_sums_are_asked(make):
     federation = make(lifetime_epsilon=1.5, lifetime_delta=1e-5)
     federation.ask(NOISE)
     with pytest.raises(RunFailedError, match="budget: "):
-        for _ in range(3):
-            federation.ask(NOISE)
+        federation.ask(NOISE)
 
 
 def test_sum_beyond_the_policys_epsilon_is_refused(make):
@@ -170,6 +171,44 @@ def test_directory_of_a_run_is_printed_as_tables(make, capsys):
     out = capsys.readouterr().out
     assert "Numeric columns, 151 records" in out
     assert "Exact sums" in out
+
+
+def test_every_file_of_a_run_is_verified(make, capsys):
+    path = make().run(NOISE)
+    assert main(["verify", str(path)]) == 0
+    table = capsys.readouterr().out
+    assert [table.count(name) for name in ("what the sites were asked", "DOES NOT")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("statistics.json", '"high": 120.0', '"high": 90.0'),
+        ("statistics.json", '"sites": 3', '"sites": 4'),
+        ("metrics.jsonl", '"epsilon": 0.9', '"epsilon": 0.8'),
+        ("ledger.jsonl", '"shares":3', '"shares":2'),
+    ],
+)
+def test_changed_answer_is_found_without_the_manifest(make, name, old, new):
+    path = make().run(NOISE)
+    text = (path / name).read_text()
+    assert old in text
+    (path / name).write_text(text.replace(old, new))
+    failed = [check.name for check in verify_evidence(Evidence(path)) if check.failed]
+    assert failed
+
+
+def test_shown_run_says_what_it_cost_and_claims_no_training(make, capsys):
+    assert main(["show", str(make().run(NOISE))]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "epsilon = 1.000 at delta = 1e-05 for the one sum of statistics" in out
+    assert "learning rate" not in out
+
+
+@pytest.mark.parametrize("command", ["report", "audit"])
+def test_reports_and_audits_are_of_models(make, capsys, command):
+    assert main([command, str(make().run(NOISE))]) == 2
+    assert "trained nothing" in capsys.readouterr().err
 
 
 def test_finished_run_asks_nobody_again(make):
