@@ -51,7 +51,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "resnet": ("layers", "dropout"),
     "lstm": ("vocabulary", "embedding", "predict", "dropout"),
     "gru": ("vocabulary", "embedding", "predict", "dropout"),
-    "transformer": ("vocabulary", "predict", *_BLOCKS),
+    "transformer": ("vocabulary", "predict", "embedding_stddev", *_BLOCKS),
     "transformer_tabular": _BLOCKS,
     "gcn": ("dropout",),
     "matrix_factorisation": ("vocabulary", "embedding", "dropout"),

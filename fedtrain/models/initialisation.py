@@ -13,7 +13,8 @@ def initialise(model: nn.Module, kind: str) -> None:
     """Draw the weights of linear, convolutional and recurrent layers anew; biases become 0.
 
     Args:
-        model: Its other layers stay as they are.
+        model: Its other layers stay as they are, and so do attention's queries, keys and values,
+            which torch draws by Xavier.
         kind: `xavier`: uniform, so that the variance of activations and of gradients is kept;
             `he`: normal, so that it is kept through ReLUs. From torch's global generator.
 

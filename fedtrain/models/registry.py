@@ -31,6 +31,7 @@ OPTIONAL_KEYS: Final = (
     "initialisation",
     "dropout",
     "embedding",
+    "embedding_stddev",
     "vocabulary",
     "predict",
     "layers",

@@ -126,10 +126,11 @@ class Transformer(SequenceModel):
         positions, features = read_sequence(section, sizes)
         width = section.embedding or WIDTH
         if sizes.is_discrete:
-            self.start: nn.Module = TokenTable(section.vocabulary or sizes.classes, width)
+            size, stddev = section.vocabulary or sizes.classes, section.embedding_stddev
+            self.start: nn.Module = TokenTable(size, width, stddev=stddev)
         else:
             self.start = nn.Sequential(Steps(), nn.Linear(features, width))
-        self.places = Places(positions, width)
+        self.places = Places(positions, width, stddev=section.embedding_stddev)
         self.blocks = make_blocks(section, width)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, sizes.classes)
@@ -137,7 +138,7 @@ class Transformer(SequenceModel):
     def read(self, inputs: Tensor) -> Tensor:
         """See `SequenceModel`."""
         vectors: Tensor = self.places(self.start(inputs))
-        length = inputs.shape[1]
+        length = vectors.shape[1]
         later = torch.ones(length, length, dtype=torch.bool, device=inputs.device).triu(1)
         for block in self.blocks:
             vectors = block(vectors, src_mask=later)

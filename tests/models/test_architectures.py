@@ -23,8 +23,14 @@ CASES = {
     "lstm_of_series": (ModelSection(name="lstm", hidden=(6, 5)), (7,), torch.float32),
     "gru": (ModelSection(name="gru", hidden=(6, 5)), (7,), IDS),
     "gru_of_steps": (ModelSection(name="gru", hidden=(6,)), (7, 3), torch.float32),
+    "gru_of_rows": (ModelSection(name="gru", hidden=(6,)), (1, 5, 3), torch.float32),
     "transformer": (ModelSection(name="transformer", embedding=8, heads=2), (6,), IDS),
     "transformer_of_series": (ModelSection(name="transformer", embedding=8), (6,), torch.float32),
+    "transformer_of_rows": (
+        ModelSection(name="transformer", embedding=8, embedding_stddev=0.3),
+        (1, 5, 3),
+        torch.float32,
+    ),
     "transformer_tabular": (
         ModelSection(name="transformer_tabular", embedding=8, layers=1),
         (6,),
