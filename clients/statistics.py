@@ -132,7 +132,9 @@ def compute_statistics(
         features, labels = site.runtime.shards.read_raw(site.index, plan.part)
         if custody is not None and layout.share is None:
             _verify_records(custody, len(labels))
-        noise = site.make_generator("statistics noise", round_)
+        # Of two questions no difference is without noise, where both have one secret.
+        question = compute_question_digest(plan, cohort)
+        noise = site.make_generator(f"statistics noise {question}", round_)
         return layout.encode(features, labels, rounding=rounding, noise=noise)
 
     if custody is None:

@@ -15,6 +15,7 @@ from fedtrain.errors import ConfigError, DataError
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
+from fedtrain.seeds import derive_seed
 from fedtrain.statistics.drift import Drift, measure_drift
 from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
 from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_asked_plan
@@ -118,6 +119,8 @@ def open_sites(
                 f" data like it; {path!r} cannot be read"
             )
         tree["data"]["path"] = path
+        # Two sums with the same noise would differ by the records alone.
+        tree["run"]["seed"] = derive_seed(config.run.seed, "new data")
     shards = Shards.open(build_config(tree), strict=True)
     tree["partition"]["sites"] = len(shards)
     return Sites(build_config(tree), shards)

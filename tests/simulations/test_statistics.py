@@ -156,3 +156,14 @@ def test_run_goes_on_with_the_preparation_that_it_began_with(tmp_path):
     simulate(reopen(tmp_path / "run", None), Silence())
     saved = json.loads((tmp_path / "run" / "model.json").read_text())["preparation"]
     assert saved["columns"][0]["center"] == 17.0
+
+
+@pytest.mark.parametrize(("new", "bins"), [("then", 20), (None, 10)], ids=["data", "question"])
+def test_noise_of_two_sums_does_not_cancel(hospitals, new, bins):
+    scenario, now = hospitals
+    noise = Noise(target_epsilon=1.0, target_delta=1e-5)
+    path = None if new is None else str(now.parent / new)  # the same data once more
+    sites = [open_sites(str(scenario), noised=True, path=where) for where in (None, path)]
+    pair = zip(sites, (20, bins), strict=True)
+    first, second = (ask_sites(one, bins=count, noise=noise) for one, count in pair)
+    assert abs(float(first.sums[0] - second.sums[0])) > 0.01 * first.noise_stddev
