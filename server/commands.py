@@ -13,6 +13,8 @@ from fedtrain.errors import ConfigError, RunFailedError
 from fedtrain.link.suites import restrict_suites
 from fedtrain.membership.consent import confirm
 
+from .statistics_commands import add_arguments, ask
+
 DESCRIPTION: Final = """\
 A coordinator: it asks sites to train and adds up what they answer. It holds no data and no key that
 could read a masked update; who belongs to the federation is decided by the root alone.
@@ -38,6 +40,8 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _register_folder_commands(kinds)
     _register_start(kinds)
     _register_run(kinds)
+    summary = "ask the sites for statistics; trains nothing"
+    add_arguments(_add(kinds, "stats", summary, _run_stats, operator=True))
     _register_readers(kinds)
     _register_changes(kinds)
 
@@ -253,6 +257,11 @@ def _run_run(args: argparse.Namespace) -> int:
         _wait(calls, run)
     sys.stdout.write(f"{run}\n")
     return 0
+
+
+def _run_stats(args: argparse.Namespace) -> int:
+    with _connect(args.operator) as calls:
+        return ask(calls, args, wait=_wait)
 
 
 def _wait(calls: Any, run: str) -> None:
