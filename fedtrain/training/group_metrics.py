@@ -7,6 +7,7 @@ References:
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from fedtrain.evaluation_parts import GROUP, OWN
 from fedtrain.training.measures import Sums
 from fedtrain.training.metrics import MetricSums
 from fedtrain.training.scores import Counts
+
+# Nothing is told of a group of fewer test records. Who decodes the sums has them all the same.
+MIN_RECORDS: Final = 10
 
 
 def describe_parts(parts: Mapping[str, Sums | None]) -> dict[str, float]:
@@ -35,13 +39,14 @@ def describe_groups(sums: Mapping[str, MetricSums]) -> dict[str, float]:
     """Read the metrics off the sums of each group.
 
     Args:
-        sums: By the name of the group; groups without a record are left out.
+        sums: By the name of the group; groups of fewer than `MIN_RECORDS` are left out: the
+            accuracy of one person is what the model says of them.
 
     Returns:
         `group:NAME_accuracy` of each, `group_worst_accuracy`, and `group_equalised_odds_gap` where
         two groups have records of one class; empty for no record.
     """
-    shown = {name: one for name, one in sums.items() if one.count}
+    shown = {name: one for name, one in sums.items() if one.count >= MIN_RECORDS}
     if not shown:
         return {}
     accuracies = {name: float(np.trace(one.confusion)) / one.count for name, one in shown.items()}

@@ -48,3 +48,11 @@ def test_parts_name_own_models_and_groups():
 def test_groups_without_a_record_are_left_out():
     empty = MetricSums(0.0, np.zeros((2, 2), np.int64))
     assert describe_parts({"group:f": empty, "group:m": None}) == {}
+
+
+@pytest.mark.parametrize(("records", "told"), [(9, False), (10, True)])
+def test_accuracy_of_a_few_is_not_told(records, told):
+    few = MetricSums(1.0, np.array([[records, 0], [0, 0]]))
+    metrics = describe_parts({"group:f": few, "group:m": MetricSums(1.0, B)})
+    assert ("group:f_accuracy" in metrics) is told
+    assert metrics["group_worst_accuracy"] == metrics["group:m_accuracy"]
