@@ -5,13 +5,14 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
-from fedtrain.config import ModelSection
+from fedtrain.config import ModelSection, build_config
 from fedtrain.errors import ConfigError
 from fedtrain.models.dp_rules import verify_private_model, verify_records_independent
 from fedtrain.models.graphs import normalise
 from fedtrain.models.registry import build_described_model, build_model, describe_architecture
 from fedtrain.training.divergence import add_divergence
 from fedtrain.training.dp_sgd import make_book_keeper
+from fedtrain.training.losses import build_loss
 from fedtrain.training.positions import average_positions
 
 CLASSES = 5
@@ -254,6 +255,55 @@ def test_clipped_sum_of_an_autoencoder_is_autograds_gradient(name):
     found, _ = keeper.compute_clipped_sum(records, records, max_grad_norm=1e9)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def clip_each(losses, parameters, clip):
+    """Return the sum of each loss's gradient, clipped, by a backward pass a record."""
+    total = torch.zeros(sum(p.numel() for p in parameters))
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+        flat = torch.cat([g.flatten() for g in gradients])
+        total += flat * min(1.0, clip / float(flat.norm()))
+    return total
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_clipped_sum_of_an_autoencoder_is_that_of_records_alone(name):
+    model, records, clip = make_autoencoder(name), torch.rand(4, 5), 0.05
+    loss = add_divergence(lambda x, y, reduction: (x - y).square().mean(1))
+    torch.manual_seed(1)  # the same codes
+    losses = loss(model(records), records, reduction="none")
+    total = clip_each(losses, list(model.parameters()), clip)
+    torch.manual_seed(1)
+    found, _ = make_book_keeper(model, loss=loss).compute_clipped_sum(
+        records, records, max_grad_norm=clip
+    )
+    assert (torch.cat([part.flatten() for part in found]) - total).norm() <= 1e-3 * total.norm()
+
+
+LOSSES = {
+    "focal": {"training": {"loss": "focal"}},
+    "bce": {"training": {"loss": "bce"}},
+    "smoothed": {"training": {"label_smoothing": 0.1}},
+    "weighted": {"training": {"class_weights": [0.1, 1.0, 2.0, 3.0, 50.0]}},
+    "huber": {"training": {"loss": "huber"}, "data": {"task": "masked"}},
+    "quantile": {"training": {"loss": "quantile"}, "data": {"task": "masked"}},
+    "mae": {"training": {"loss": "mae"}, "data": {"task": "masked"}},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("lora", [None, ("*linear*",)], ids=["whole", "lora"])
+def test_clipped_sum_is_that_of_records_alone_whatever_the_loss(name, lora):
+    section = ModelSection(name="mlp", hidden=(6,), lora=lora, lora_rank=2 if lora else None)
+    generator = torch.Generator().manual_seed(0)
+    model = build_model(section, input_shape=(5,), classes=5, generator=generator)
+    loss, x = build_loss(build_config(LOSSES[name])), torch.rand(4, 5, generator=generator)
+    y = x if "data" in LOSSES[name] else torch.tensor([0, 4, 2, 4])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    total = clip_each([loss(model(x[i : i + 1]), y[i : i + 1]) for i in range(4)], trained, 0.05)
+    found, _ = make_book_keeper(model, loss=loss).compute_clipped_sum(x, y, max_grad_norm=0.05)
+    assert (torch.cat([part.flatten() for part in found]) - total).norm() <= 1e-3 * total.norm()
 
 
 def test_divergence_is_that_of_torchs_distributions():
