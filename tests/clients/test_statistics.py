@@ -5,12 +5,16 @@ from dataclasses import replace
 import pytest
 from flwr.app import ConfigRecord
 
+from clients.custody import create_custody, open_custody
 from clients.runtime import Runtime
 from clients.site import Site
-from clients.statistics import read_plan, verify_purpose
+from clients.statistics import check_question, compute_statistics, read_plan, verify_purpose
 from fedtrain.canonical import to_canonical
-from fedtrain.config import load_config, to_tree
+from fedtrain.config import load_config, parse_config, to_tree
 from fedtrain.errors import SiteError
+from fedtrain.ledger.faults import BudgetError
+from fedtrain.policy import Policy
+from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.protocol import EVALUATION, PREPARATION_TEXT, SERVER_ROUND, STATISTICS, TRAINING
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
@@ -83,3 +87,55 @@ def test_site_releases_no_exact_statistics_of_protected_records():
     with pytest.raises(SiteError, match="without noise"):
         ask(site, plan)
     assert ask(site, replace(plan, noise_multiplier=1.0)).noise_multiplier == 1.0
+
+
+NOISED = """
+[data]
+source = "csv"
+label = "ill"
+classes = ["0", "1"]
+bounds = {age = [0, 120]}
+[partition]
+scheme = "natural"
+sites = 3
+[statistics]
+target_epsilon = 1.0
+"""
+
+
+def open_real_site(path, records, *, run="one"):
+    """Return a real site of these ages, as a process that just started has it."""
+    (path / "data.csv").write_text("age,ill\n" + "".join(f"{age},1\n" for age in records))
+    folder = path / "anna"
+    if not folder.exists():
+        create_custody(folder, "anna", policy=Policy(statistics=True))
+    config = to_canonical(to_tree(resolve(parse_config(NOISED))))
+    custody = open_custody(folder)
+    runtime = Runtime(config, str(path / "data.csv"), "anna")
+    custody.admit(runtime.config, run)
+    return Site(runtime, 0, simulated=False, custody=custody, run=run)
+
+
+def answer(site, cohort=3):
+    """Return what a site answers, with another rounding each time."""
+    plan = build_asked_plan(site.config, site.runtime.shards.public)
+    record = ConfigRecord({PREPARATION_TEXT: plan.to_text(), SERVER_ROUND: 1})
+    check_question(site, record, cohort)
+    return compute_statistics(site, record, cohort, rounding=SecureGenerator.from_system())
+
+
+def test_answer_is_the_same_after_a_crash_though_the_data_changed(tmp_path):
+    """Else two answers with one noise, or two noises on one answer, could be had for one price."""
+    first = answer(open_real_site(tmp_path, [40, 50, 60]))
+    again = answer(open_real_site(tmp_path, [40, 50]))
+    assert again.words.tobytes() == first.words.tobytes()
+    assert (first.released.repeated, again.released.repeated) == (False, True)
+    other = answer(open_real_site(tmp_path, [40, 50], run="two"))
+    assert other.words.tobytes() != first.words.tobytes()
+
+
+def test_paid_answer_is_not_given_to_another_cohort(tmp_path):
+    site = open_real_site(tmp_path, [40, 50, 60])
+    answer(site)
+    with pytest.raises(BudgetError, match="was released for"):
+        answer(site, cohort=4)

@@ -1,4 +1,4 @@
-"""Deployed sites are asked for statistics by the command; their ledgers pay, the result is checked."""
+"""Deployed sites are asked for statistics by the command; their ledgers pay for it."""
 
 import json
 
