@@ -11,7 +11,7 @@ from fedtrain.cli import add_overrides
 
 if TYPE_CHECKING:
     from fedtrain.audit.findings import Finding
-    from fedtrain.audit.methods import Method
+    from fedtrain.audit.methods import AuditContext, Method
     from fedtrain.audit.power import SelfTest
 
 DESCRIPTION: Final = """\
@@ -66,6 +66,18 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--quick", action="store_true", default=None, help="smaller samples (default: audit.quick)"
     )
+    parser.add_argument(
+        "--inverted-records",
+        type=int,
+        metavar="N",
+        help="records that inversion searches for (default: audit.inverted_records)",
+    )
+    parser.add_argument(
+        "--label-records",
+        type=int,
+        metavar="N",
+        help="most records of a site in the step that label-leakage reads (default: the config's)",
+    )
     add_overrides(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)
@@ -78,6 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         return _list_methods()
     if args.path is None:
         raise ConfigError("RUN is missing; give a run directory, or --list")
+    _verify_sample(args)
     if args.repeats is not None and args.repeats < 1:
         raise ConfigError(f"--repeats {args.repeats} is below 1; give a number of audits")
     if args.plant is None and args.repeats is None:
@@ -86,27 +99,50 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from fedtrain.audit.stage import choose_methods, open_context, perform_audit
+    from fedtrain.audit.stage import choose_methods, perform_audit
 
     methods = choose_methods(args.method)
-    context = open_context(args.path, args.overrides, seed=args.seed, quick=args.quick)
+    context = _open(args)
     findings = perform_audit(context, methods, None if args.json else _announce)
     print_findings(findings, as_json=args.json)
     return raise_alarm(findings)
+
+
+def _open(args: argparse.Namespace) -> "AuditContext":
+    from fedtrain.audit.stage import open_context
+
+    return open_context(
+        args.path,
+        args.overrides,
+        seed=args.seed,
+        quick=args.quick,
+        inverted_records=args.inverted_records,
+        label_records=args.label_records,
+    )
+
+
+def _verify_sample(args: argparse.Namespace) -> None:
+    from fedtrain.errors import ConfigError
+
+    for option, least in (("inverted_records", 4), ("label_records", 1)):
+        value = getattr(args, option)
+        if value is not None and value < least:
+            name = option.replace("_", "-")
+            raise ConfigError(f"--{name} {value} is below {least}; give more, or leave it out")
 
 
 def _test_auditor(args: argparse.Namespace) -> int:
     from fedtrain.audit.findings import save_finding
     from fedtrain.audit.plants import find_plant, make_subject
     from fedtrain.audit.power import describe_self_test, measure_power
-    from fedtrain.audit.stage import choose_methods, open_context
+    from fedtrain.audit.stage import choose_methods
     from fedtrain.errors import AuditError
     from fedtrain.seal import extend_seal
 
     plant = find_plant(args.plant) if args.plant else None
     names = args.method or (plant.found_by if plant else ())
     methods = choose_methods(names)
-    context = open_context(args.path, args.overrides, seed=args.seed, quick=args.quick)
+    context = _open(args)
     if plant is not None:
         make_subject(context.config, seed=context.seed, plant=plant)  # refuse before any is run
     test = measure_power(context, methods, plant, repeats=args.repeats or 1)

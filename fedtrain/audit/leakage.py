@@ -45,14 +45,14 @@ class Knowledge:
 
 
 def estimate_label_shares(
-    model: nn.Module, gradient: Tensor, knowledge: Knowledge, *, scale: float = 1.0
+    model: nn.Module, gradient: Tensor, predicted: Floats, *, scale: float = 1.0
 ) -> Floats:
     """Estimate the label shares of the records that a gradient is of.
 
     Args:
         model: At the parameters that the gradient was taken at.
         gradient: Mean gradient of cross-entropy over the records, `(d,)`.
-        knowledge: Of the attacker.
+        predicted: Mean prediction, `(c,)`, as `predict_shares` has it.
         scale: What the gradient is to be multiplied by to be a mean: 1, or what undoes a clip.
 
     Returns:
@@ -61,9 +61,15 @@ def estimate_label_shares(
     Raises:
         ConfigError: The model does not end in a linear layer that has a bias.
     """
-    bias = scale * _find_last_bias(model, gradient)
-    predictions = _predict_shares(model, knowledge)
-    return _project(predictions - bias)
+    return _project(predicted - scale * _find_last_bias(model, gradient))
+
+
+def predict_shares(model: nn.Module, knowledge: Knowledge) -> Floats:
+    """Return the model's mean prediction over the attacker's records, `(c,)`."""
+    own = knowledge.cut()
+    with torch.no_grad():
+        shares = functional.softmax(model(own.features), dim=1).mean(dim=0)
+    return shares.double().numpy()
 
 
 def compute_clip_scale(model: nn.Module, knowledge: Knowledge, *, max_grad_norm: float) -> float:
@@ -101,13 +107,6 @@ def _find_last_bias(model: nn.Module, gradient: Tensor) -> Floats:
         )
     parts = Layout.of(model).split(gradient.detach().float().numpy())
     return parts[f"{name}.bias".lstrip(".")].astype(np.float64)
-
-
-def _predict_shares(model: nn.Module, knowledge: Knowledge) -> Floats:
-    own = knowledge.cut()
-    with torch.no_grad():
-        shares = functional.softmax(model(own.features), dim=1).mean(dim=0)
-    return shares.double().numpy()
 
 
 def _project(values: Floats) -> Floats:

@@ -34,6 +34,8 @@ class AuditContext:
         confidence: Of bounds and intervals.
         canaries: How many, where a method has any and is not `quick`.
         plant: Name of a fault in `fedtrain.audit.plants`; None is the run as it is.
+        inverted_records: Records that are searched for; None: as many as the method chooses.
+        label_records: Most records of a site in the step that is read; None: likewise.
     """
 
     run: Path
@@ -44,6 +46,8 @@ class AuditContext:
     confidence: float = 0.95
     canaries: int = 5000
     plant: str | None = None
+    inverted_records: int | None = None
+    label_records: int | None = None
 
 
 Audit = Callable[[AuditContext], "list[Finding]"]

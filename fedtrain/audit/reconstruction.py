@@ -5,6 +5,7 @@ guess that has seen nothing: the mean of other sites' records with the same labe
 as rebuilt where the reconstruction is nearer to it than that guess by `MARGIN` dB.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -39,12 +40,18 @@ PICTURE: Final = "inversion.png"
 BATCH: Final = 4
 MARGIN: Final = 4.0  # dB: four tenths of the guess's squared error
 TRIALS: Final = 8
+# A record of more numbers than an image of 16 by 16 takes a search so long that fewer are tried.
+LARGE_RECORD: Final = 256
+LARGE_TRIALS: Final = 4
 QUICK_TRIALS: Final = 2
+# A sum is of a batch of every site of the cohort, and each of its records is looked for.
+SUM_TRIALS: Final = 2
 # Beyond so many parameters a step takes so long that a quick audit takes fewer.
 _LARGE: Final = 100_000
 # What a guess is made of: means of a label do not get better with more.
 _KNOWN_SITES: Final = 10
 _KNOWN_RECORDS: Final = 200
+SUM_GUESS: Final = "guess of the sum's"
 TITLES: Final[dict[Setting, str]] = {
     "raw": "Raw gradient",
     "dp": "Clipped and noised",
@@ -86,10 +93,9 @@ def audit_inversion(context: AuditContext) -> list[Finding]:
     """
     torch.set_num_threads(1)
     victims = open_victims(context)
-    trials = QUICK_TRIALS if context.quick else TRIALS
     outcomes: list[dict[str, list[Match]]] = []
     batches: list[Split] = []
-    for trial in range(trials):
+    for trial in range(_count_trials(context, victims)):
         outcome, batch = _try(context, victims, trial)
         outcomes.append(outcome)
         batches.append(batch)
@@ -132,10 +138,21 @@ def find_rebuilt(matches: Sequence[Match], guess: Sequence[Match]) -> list[bool]
     return [one.psnr >= blind.psnr + MARGIN for one, blind in zip(matches, guess, strict=True)]
 
 
+def _count_trials(context: AuditContext, victims: Victims) -> int:
+    """Return how many steps are attacked, of `BATCH` records each."""
+    usual = TRIALS if math.prod(victims.input_shape) <= LARGE_RECORD else LARGE_TRIALS
+    asked = context.inverted_records
+    trials = usual if asked is None else math.ceil(asked / BATCH)
+    return min(trials, QUICK_TRIALS) if context.quick else trials
+
+
 def _try(
     context: AuditContext, victims: Victims, trial: int
 ) -> tuple[dict[str, list[Match]], Split]:
-    """Attack one site's step; return the matches by view, the guess among them, and its batch."""
+    """Attack one site's step; return the matches by view, the guess among them, and its batch.
+
+    Of the secure sum, in the first trials alone, they are of the records of all sites in it.
+    """
     generator = make_numpy_generator(context.seed, "inversion", trial)
     batches = victims.draw_batches(BATCH, first=trial % len(victims.splits), generator=generator)
     views = make_views(
@@ -145,18 +162,32 @@ def _try(
         section=context.config.secure_aggregation,
         seed=derive_seed(context.seed, "inversion", trial),
     )
-    originals = batches[0].features.astype(np.float64)
     width = victims.high - victims.low
     outcome: dict[str, list[Match]] = {}
     for setting in SETTINGS:
+        if setting == "sum" and trial >= SUM_TRIALS:
+            continue
+        seen = batches if setting == "sum" else batches[:1]
+        originals = np.concatenate([batch.features for batch in seen]).astype(np.float64)
         found = _search(context, victims, views, setting=setting, trial=trial)
         outcome[setting] = match_records(originals, found, value_range=width)
-    guess = _guess(victims, batches[0], site=trial % len(victims.splits))
-    outcome["guess"] = [
-        match_records(original[None], own[None], value_range=width)[0]
-        for original, own in zip(originals, guess, strict=True)
+    guesses = [
+        _match_guess(victims, batch, site=(trial + step) % len(victims.splits))
+        for step, batch in enumerate(batches if "sum" in outcome else batches[:1])
     ]
+    outcome["guess"] = guesses[0]
+    if "sum" in outcome:
+        outcome[SUM_GUESS] = [match for guess in guesses for match in guess]
     return outcome, batches[0]
+
+
+def _match_guess(victims: Victims, batch: Split, *, site: int) -> list[Match]:
+    """Match each record of a site with the guess of it."""
+    width, originals = victims.high - victims.low, batch.features.astype(np.float64)
+    return [
+        match_records(original[None], own[None], value_range=width)[0]
+        for original, own in zip(originals, _guess(victims, batch, site=site), strict=True)
+    ]
 
 
 def _search(
@@ -209,8 +240,9 @@ def _make_rows(config: Config, outcome: Outcome, batch: Split) -> list[Row]:
     own = list_protections(config) or ["raw"]
     for setting in SETTINGS:
         mark = "\nin this run: yes" if setting in own else ""
-        rebuilt = find_rebuilt(outcome[setting], outcome["guess"])
-        rows.append(_make_row(TITLES[setting], notes[setting] + mark, outcome[setting], rebuilt))
+        own_matches = outcome[setting][: len(originals)]  # those of the sum begin with this site's
+        rebuilt = find_rebuilt(own_matches, outcome["guess"])
+        rows.append(_make_row(TITLES[setting], notes[setting] + mark, own_matches, rebuilt))
     none = [False] * len(originals)
     note = "mean of the label,\nno gradient seen"
     rows.append(_make_row("A guess", note, outcome["guess"], none))
@@ -237,11 +269,17 @@ def _describe(
     drawn: bool,
 ) -> Finding:
     pooled = {
-        name: [match for outcome in outcomes for match in outcome[name]] for name in outcomes[0]
+        name: [match for outcome in outcomes for match in outcome.get(name, ())]
+        for name in outcomes[0]
     }
-    rebuilt = {name: sum(find_rebuilt(found, pooled["guess"])) for name, found in pooled.items()}
+    guesses = {"sum": pooled.pop(SUM_GUESS)}
+    rebuilt = {
+        name: sum(find_rebuilt(found, guesses.get(name, pooled["guess"])))
+        for name, found in pooled.items()
+    }
     own = list_protections(context.config)
     figures: dict[str, Figure] = {"batch_size": BATCH, "trials": len(outcomes)}
+    figures["sum_records"] = len(pooled["sum"])
     figures["protections"] = ", ".join(own) or "none"
     figures["dp_settings"] = "of the run" if context.config.privacy.covers_records else "reference"
     for name, found in pooled.items():
@@ -262,7 +300,7 @@ def _describe(
         seed=context.seed,
         figures=figures,
         verdict=_judge(rebuilt, own),
-        sentence=_say(rebuilt, own, records),
+        sentence=_say(rebuilt, own, records=records, summed=len(pooled["sum"])),
         pictures=(PICTURE,) if drawn else (),
     )
 
@@ -274,11 +312,14 @@ def _judge(rebuilt: Mapping[str, int], own: Sequence[Setting]) -> Verdict:
     return "holds" if own and not any(rebuilt[setting] for setting in own) else "informative"
 
 
-def _say(rebuilt: Mapping[str, int], own: Sequence[Setting], records: int) -> str:
+def _say(rebuilt: Mapping[str, int], own: Sequence[Setting], *, records: int, summed: int) -> str:
     bare = f"From bare gradients of one step this attack rebuilds {rebuilt['raw']} of {records}"
     if not own:
         return f"{bare} records, and this run sends them bare."
-    names = {"dp": "clipped and noised gradients", "sum": "the secure sum without noise"}
+    names = {
+        "dp": "clipped and noised gradients",
+        "sum": f"the secure sum without noise (of {summed} records in it)",
+    }
     parts = " and ".join(f"{rebuilt[one]} from {names[one]}" for one in own)
     return (
         f"{bare} records; with what protects this run, each taken alone, it rebuilds {parts}. A"

@@ -42,6 +42,8 @@ def open_context(
     seed: int | None = None,
     quick: bool | None = None,
     plant: str | None = None,
+    inverted_records: int | None = None,
+    label_records: int | None = None,
 ) -> AuditContext:
     """Return what the methods are given, by the run's own `[audit]`.
 
@@ -51,6 +53,8 @@ def open_context(
         seed: By default the config's.
         quick: By default the config's.
         plant: Name of a fault to plant.
+        inverted_records: By default the config's.
+        label_records: By default the config's.
 
     Raises:
         ConfigError: An override changes the run.
@@ -58,6 +62,11 @@ def open_context(
         AuditError: The config is not the one that the run was begun with.
     """
     config = _load_config(run, overrides)
+    if config.statistics is not None:
+        raise ConfigError(
+            f"{run} asked for statistics and trained nothing; an audit attacks a model: fedtrain"
+            " verify checks this run"
+        )
     section = config.audit
     return AuditContext(
         run=run,
@@ -68,6 +77,8 @@ def open_context(
         confidence=section.confidence,
         canaries=section.canaries,
         plant=plant,
+        inverted_records=inverted_records or section.inverted_records,
+        label_records=label_records or section.label_records,
     )
 
 

@@ -70,6 +70,7 @@ def make_views(
     plan: RecordPlan | None,
     section: SecureAggregationSection,
     seed: int,
+    raw: Sequence[Tensor] | None = None,
 ) -> Views:
     """Take one step at each site and return what is seen of it.
 
@@ -79,11 +80,10 @@ def make_views(
         plan: The run's DP-SGD; None: the reference noise and clip.
         section: Of secure aggregation.
         seed: Of noise, rounding and keys.
+        raw: Each batch's gradient, as `compute_raw` has it, where it is known.
     """
-    raw = [
-        compute_gradient(model, torch.from_numpy(b.features), torch.from_numpy(b.labels))
-        for b in batches
-    ]
+    if raw is None:
+        raw = [compute_raw(model, batch) for batch in batches]
     masked, mean = _aggregate([part.numpy() for part in raw], section, seed)
     gradients: dict[Setting, Tensor] = {
         "raw": raw[0],
@@ -92,6 +92,11 @@ def make_views(
         "sum": torch.from_numpy(mean),
     }
     return Views(gradients, tuple(batches))
+
+
+def compute_raw(model: nn.Module, batch: Split) -> Tensor:
+    """Return the gradient of the mean loss of a batch, `(d,)`."""
+    return compute_gradient(model, torch.from_numpy(batch.features), torch.from_numpy(batch.labels))
 
 
 def list_protections(config: Config) -> list[Setting]:

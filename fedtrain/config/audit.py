@@ -23,4 +23,21 @@ class AuditSection(Section):
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Of bounds, intervals and verdicts.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the audit's own draws.")
+    inverted_records: int | None = Field(
+        None,
+        ge=4,
+        le=100_000,
+        description=(
+            "Records that `inversion` searches for, four a step; left out: 32, or 16 where a record"
+            " has more than 256 numbers. Says the finding; smaller where `quick`."
+        ),
+    )
+    label_records: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Most records of a site in the step that `label-leakage` reads; left out: 1,000. Says"
+            " the finding, where a site has more."
+        ),
+    )
     quick: bool = Field(False, description="Smaller samples: a minute on one core.")

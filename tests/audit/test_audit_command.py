@@ -122,6 +122,8 @@ def test_run_without_protection_has_nothing_to_contradict(copy_run, capsys):
         (("--method", "sentinel"), 2, "choose conformance, sentinels"),
         (("--plant", "noise/3"), 2, "choose noise/2"),
         (("--repeats", "0"), 2, "is below 1"),
+        (("--inverted-records", "3"), 2, "is below 4"),
+        (("--label-records", "0"), 2, "is below 1"),
         (("--set", "run.seed=3"), 2, "changes what the run computed"),
     ],
 )

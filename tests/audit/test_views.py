@@ -6,7 +6,13 @@ import torch
 from scipy.stats import kstest
 
 from fedtrain.audit.inversion import compute_gradient
-from fedtrain.audit.views import make_reference_plan, run_secure_sum
+from fedtrain.audit.views import (
+    SETTINGS,
+    compute_raw,
+    make_reference_plan,
+    make_views,
+    run_secure_sum,
+)
 from fedtrain.config import SecureAggregationSection
 from tests.audit.steps import build_mlp, load_batches, view
 
@@ -39,6 +45,15 @@ def test_masked_vector_is_uniform_and_the_bare_one_is_not():
     np.testing.assert_array_equal(total, 3 * np.arange(2000))
     assert kstest(masked / 2**32, "uniform").pvalue > 1e-3
     assert kstest(words[0] / 2**32, "uniform").pvalue < 1e-9
+
+
+def test_views_of_known_gradients_are_the_same(seen):
+    model, batches = build_mlp(), load_batches(4, 4)
+    section, raw = SecureAggregationSection(), [compute_raw(model, batch) for batch in batches]
+    again = make_views(model, batches, plan=None, section=section, seed=0, raw=raw).gradients
+    assert {
+        name: torch.equal(again[name], seen.gradients[name]) for name in again
+    } == dict.fromkeys(SETTINGS, True)
 
 
 def test_model_is_left_as_it_is(seen):

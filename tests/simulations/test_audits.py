@@ -1,5 +1,6 @@
 """Audits that run federations: attacks that succeed without protection and fail with it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,29 @@ def test_method_writes_a_finding_and_its_pictures(digits_run, name):
     for finding in findings:
         save_finding(digits_run, finding)
         assert all((digits_run / "audit" / one).stat().st_size for one in finding.pictures)
+
+
+def find_of_a_sample(path, method, **sample):
+    context = replace(
+        AuditContext(path, load_config(path / "config.toml"), 0, True, path / "audit"), **sample
+    )
+    (finding,) = load_methods()[method].run(context)
+    return finding
+
+
+def test_label_leakage_says_on_how_many_records_of_a_site(digits_run):
+    finding = find_of_a_sample(digits_run, "label-leakage", label_records=50)
+    assert finding.figures["records_of_a_site_at_most"] == 50
+    assert "at most 50 of its records" in finding.threat_model
+    assert "a bare step on at most 50 records" in finding.sentence
+
+
+@pytest.mark.slow
+def test_inversion_attacks_as_many_records_as_asked_and_every_one_in_the_sum(digits_run):
+    finding = find_of_a_sample(digits_run, "inversion", inverted_records=4)
+    assert finding.sample_size == 4
+    assert finding.figures["sum_records"] == 4 * 4  # sites, records of each
+    assert finding.figures["trials"] == 1
 
 
 def bound_one_step(path, *, plant=None, seed=0):
