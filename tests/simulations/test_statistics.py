@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from clients.custody import create_custody
 from fedtrain.cli import main
 from fedtrain.config import load_config
 from fedtrain.data.preparation import Preparation
-from fedtrain.errors import ConfigError, DataError
+from fedtrain.errors import ConfigError, DataError, RunFailedError
+from fedtrain.ledger.verify import read_entries
+from fedtrain.policy import Policy
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 from simulations.opening import open_config
@@ -167,3 +170,25 @@ def test_noise_of_two_sums_does_not_cancel(hospitals, new, bins):
     pair = zip(sites, (20, bins), strict=True)
     first, second = (ask_sites(one, bins=count, noise=noise) for one, count in pair)
     assert abs(float(first.sums[0] - second.sums[0])) > 0.01 * first.noise_stddev
+
+
+def ask_folders(hospitals, folder):
+    """Ask the hospitals' sites, which have folders of their own; return the cost of a sum."""
+    scenario, _ = hospitals
+    sites = open_sites(str(scenario), [f"simulation.sites_directory={folder}"], noised=True)
+    return ask_sites(sites, noise=Noise(target_epsilon=1.0, target_delta=1e-5)).cost
+
+
+def test_simulated_sites_with_folders_pay_in_their_ledgers(hospitals, tmp_path):
+    for site in ("a", "b", "c"):
+        create_custody(tmp_path / "sites" / site, site, policy=Policy(statistics=True))
+    for _ in range(2):
+        ask_folders(hospitals, tmp_path / "sites")
+    for site in ("a", "b", "c"):
+        entries = read_entries(tmp_path / "sites" / site / "ledger")
+        assert [entry.body.kind for entry in entries].count("committed") == 2
+
+
+def test_simulated_sites_with_folders_refuse_by_default(hospitals, tmp_path):
+    with pytest.raises(RunFailedError, match="policy: statistics"):
+        ask_folders(hospitals, tmp_path / "sites")
