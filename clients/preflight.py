@@ -86,6 +86,10 @@ def describe_allowed(policy: Policy) -> str:
     ]
     if policy.secure_aggregation_required:
         parts.append("single updates are never shown")
+    if policy.statistics:
+        parts.append(f"statistics of epsilon at most {policy.max_statistics_epsilon:g}")
+    if policy.exact_statistics:
+        parts.append(f"{format_count(policy.exact_statistics, 'sum')} without noise, ever")
     if policy.columns is not None:
         parts.append(f"{format_count(len(policy.columns), 'column')} may be used")
     if policy.models is not None:
