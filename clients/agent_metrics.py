@@ -20,6 +20,8 @@ _COUNTERS: Final = (
     ("reconnects", "Sessions after the first."),
     ("bytes_down", "Bytes of contents received."),
     ("bytes_up", "Bytes of contents sent."),
+    ("cpu_seconds", "Processor seconds of tasks."),
+    ("gpu_seconds", "Seconds for which tasks had a GPU."),
 )
 
 

@@ -1,6 +1,7 @@
 """What an agent is doing: a small file that it rewrites, and that commands and people read.
 
-Nothing private is in it: no counts of records, no values, no paths of data.
+No counts of records, values or paths of data are in it. How many seconds the tasks took does follow
+from the records: the file is its owner's alone, and nothing of it is sent.
 """
 
 import json
@@ -55,6 +56,8 @@ class AgentStatus:
         reconnects: Sessions after the first.
         bytes_down: Content received.
         bytes_up: Content sent.
+        cpu_seconds: Processor time of the tasks, the start of the agent left out.
+        gpu_seconds: For how long they had a GPU.
         clock_skew_ms: The coordinator's clock minus this one; None until it was compared.
         last_error: The last thing that went wrong, in full: for the site alone.
         last_error_at: When, ISO 8601.
@@ -80,6 +83,8 @@ class AgentStatus:
     reconnects: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     clock_skew_ms: int | None = None
     last_error: str = ""
     last_error_at: str = ""
@@ -117,7 +122,7 @@ class StatusBoard:
             else:
                 self._write()
 
-    def count(self, **amounts: int) -> None:
+    def count(self, **amounts: float) -> None:
         """Add to counters; the file is rewritten once a second at most."""
         with self._lock:
             sums = {name: getattr(self._status, name) + added for name, added in amounts.items()}

@@ -5,7 +5,14 @@ from typing import Any, Final
 
 from rich.console import RenderableType
 
-from fedtrain.report.tables import NOTHING, format_bytes, format_count, format_time, make_facts
+from fedtrain.report.tables import (
+    NOTHING,
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_time,
+    make_facts,
+)
 
 from .agent_status import FAILED, PAUSED, RECEIVING, SENDING, STOPPED, WAITING, WORKING, AgentStatus
 
@@ -67,9 +74,11 @@ def _describe_task(status: AgentStatus) -> str:
 
 
 def _describe_work(status: AgentStatus) -> str:
+    gpu = f" {format_seconds(status.gpu_seconds)} of GPUs," if status.gpu_seconds else ""
     return (
         f"{format_count(status.tasks, 'task')}, {format_count(status.errors, 'error')},"
         f" {format_bytes(status.bytes_down)} down, {format_bytes(status.bytes_up)} up,"
+        f" {format_seconds(status.cpu_seconds)} of processors,{gpu}"
         f" {format_count(status.reconnects, 'reconnection')}"
     )
 

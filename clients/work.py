@@ -1,8 +1,9 @@
 """What a site does with one task: the app answers it; all that can go wrong is a public code."""
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from flwr.app import ConfigRecord, Context, Message
 from fedtrain.errors import FedtrainError, PeerError
 from fedtrain.link.parcel import pack, unpack
 from fedtrain.protocol import CONFIG, INTERNAL_ERROR, RUN_ID, SERVER_ROUND, describe_publicly
+from fedtrain.training.devices import read_gpu_seconds
 
 from .agent_settings import AgentSettings
 from .agent_status import WORKING, StatusBoard, shorten
@@ -74,7 +76,7 @@ class Work:
             set_identity()
             message = make_message(parcel, task)
             self._show(message)
-            with self._stop.in_task():
+            with self._stop.in_task(), self._timed():
                 reply = make_parcel(self._app(message, make_context(self._node_config)))
             buffers = pack(reply)
             self._board.count(tasks=1, errors=int(reply.error is not None))
@@ -104,6 +106,17 @@ class Work:
         """Return the public words for what went wrong outside of the app, packed."""
         is_theirs = isinstance(error, PeerError)
         return self._refuse(*(describe_publicly(error) if is_theirs else INTERNAL_ERROR))
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count the processor and GPU seconds of a task, for the site's own eyes."""
+        cpu, gpu = time.process_time(), read_gpu_seconds()
+        try:
+            yield
+        finally:
+            cpu, gpu = time.process_time() - cpu, read_gpu_seconds() - gpu
+            self._board.count(cpu_seconds=cpu, gpu_seconds=gpu)
+            log.info("task_done cpu_seconds=%.3f gpu_seconds=%.3f", cpu, gpu)
 
     def _refuse(self, code: int, reason: str) -> list[memoryview]:
         self._board.count(tasks=1, errors=1)

@@ -1,4 +1,5 @@
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,20 @@ def test_exception_is_in_the_log_and_not_in_the_answer(board, caplog):
         reply = ask(app, board, make_task())
     assert reply.error == (102, "data: the site's data cannot be used")
     assert "ward.csv" in caplog.text
+
+
+def test_processor_time_of_a_task_is_the_sites_own(board, caplog):
+    def work(message, context):
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+        return App()(message, context)
+
+    with caplog.at_level(logging.INFO, "fedtrain"):
+        reply = ask(work, board, make_task())
+    assert 0.02 <= board.status.cpu_seconds < 1
+    assert "task_done cpu_seconds=0.0" in caplog.text
+    assert "seconds" not in repr(reply.values)
 
 
 def test_reply_that_no_parcel_can_hold_is_a_public_code(board):

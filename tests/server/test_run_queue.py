@@ -1,5 +1,6 @@
 """Runs go through the queue one by one, end in words, and go on after a kill at any commit."""
 
+import json
 import threading
 import time
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 from clients.app import app
 from clients.flower import make_context, make_message, make_parcel
 from fedtrain.config import parse_config
+from fedtrain.costs import SiteCost, load_costs
 from fedtrain.errors import ConfigError
 from fedtrain.membership.membership import sign_membership
 from fedtrain.membership.records import SITE_ROLE, MemberEntry
@@ -144,7 +146,8 @@ def undisturbed(tmp_path_factory):
     run = deployed.submit()
     record = play(deployed, run, "finished", "failed")
     close(deployed)
-    return SimpleNamespace(record=record, model=read_model(deployed, run))
+    path = deployed.queue.get_path(run)
+    return SimpleNamespace(record=record, model=read_model(deployed, run), path=path)
 
 
 def test_run_finishes_and_leaves_nothing_in_the_spool(tmp_path):
@@ -153,6 +156,15 @@ def test_run_finishes_and_leaves_nothing_in_the_spool(tmp_path):
     close(deployed)
     assert (record.status, record.reason, record.round) == ("finished", "", 3)
     assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
+
+
+def test_costs_of_a_deployed_run_are_bytes_and_no_seconds(undisturbed):
+    costs = load_costs(undisturbed.path)
+    assert [list(cost.sites) for cost in costs] == [list(SITES)] * 4
+    assert {cost.coordinator_seconds for cost in costs} == {None}
+    lines = (undisturbed.path / "metrics.jsonl").read_text().splitlines()
+    for cost, line in zip(costs[1:], map(json.loads, lines), strict=True):
+        assert cost.total == SiteCost(bytes_up=line["bytes_up"], bytes_down=line["bytes_down"])
 
 
 STEPS = ["submit", "begin", "tasks", "reply", "round", "forget", "end"]
