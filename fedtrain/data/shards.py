@@ -129,7 +129,7 @@ class Shards:
             it, with all of their records. A deployed site sees its own records alone and cannot
             tell whether a person is at others too; see `persons.verify_one_site`.
         """
-        records = load_records(config, strict=strict or not config.privacy.covers_records)
+        records = load_records(config, strict=strict or config.privacy.unit == "none")
         return cls.from_records(records, config, strict=strict, own=own)
 
     @classmethod
@@ -139,7 +139,7 @@ class Shards:
         """Check and partition records that are already in memory; see `open`.
 
         Guarantees:
-            Where records or persons are protected and unless `strict`, a natural site is not
+            Where records, persons or sites are protected and unless `strict`, a natural site is not
             refused for the number of its records, nor for a value or label of one: a record that
             cannot be used is left out, which depends on that record alone. A coordinator that sees
             a refusal would learn of a record from it. What `load_records` cannot read at all is
@@ -152,7 +152,7 @@ class Shards:
         records = replace(records, public=public)
         verify_columns(records)
         verify_persons(records, config)
-        protected = config.privacy.covers_records and not strict
+        protected = config.privacy.unit != "none" and not strict
         if protected:
             records = leave_out_unusable(records, config)
         partition, site_names = _partition(records, config, own)

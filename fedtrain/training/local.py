@@ -231,6 +231,8 @@ class LocalTrainer:
         self, task: LocalTask, optimiser: Optimiser, pull: Pull
     ) -> tuple[float, int, int]:
         """Take steps over shuffled batches; return the loss sum, records seen and steps."""
+        if not len(task.records):
+            raise PeerError("there are no records to train on")
         features, labels = self._place(task.records)
         labels = take_targets(features, labels, self._config)
         loss_sum, seen, steps = 0.0, 0, 0

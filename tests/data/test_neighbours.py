@@ -240,6 +240,29 @@ def test_site_under_site_level_privacy_is_not_asked_for_a_class_by_a_preparation
         shards.load(0, preparation)
 
 
+@pytest.mark.parametrize("records", [1, 40], ids=["only one", "one of many"])
+@pytest.mark.parametrize("wrong", ["value", "class"])
+def test_site_under_site_level_privacy_is_not_refused_for_a_record(records, wrong):
+    tree = {"unit": "site", "site": {"noise_multiplier": 1.0, "max_update_norm": 1.0}}
+    data = {"source": "npz", "classes": ("0", "1"), **ARRAY}
+    config = build_config({"privacy": tree, "data": data, "partition": {"scheme": "natural"}})
+    given = take(forget_persons(make_records()), np.arange(records))
+    codes, features = given.labels.codes.copy(), given.features.copy()
+    if wrong == "class":
+        codes[0] = len(given.labels.names)
+    else:
+        features[0, 0] = np.nan
+    labels = Category(codes, (*given.labels.names, "7"))
+    spoiled = replace(given, labels=labels, features=features)
+    shards = Shards.from_records(spoiled, config)
+    loaded = shards.load(0, fit_preparation([], config, shards.public))
+    assert (
+        sum(len(split) for split in (loaded.train, loaded.validation, loaded.test)) == records - 1
+    )
+    with pytest.raises(DataError):
+        Shards.from_records(spoiled, config, strict=True)
+
+
 VISITS = "p,age,colour,y\n" + "".join(
     f"v{i // 3},{i},{'blue' if i % 2 else 'red'},{i % 2}\n" for i in range(200)
 )

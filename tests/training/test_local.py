@@ -230,3 +230,10 @@ def test_units_left_out_follow_from_the_task_alone(records, make_task):
     torch.rand(3)
     np.testing.assert_array_equal(first, train(trainer, make_task(start)).vector)
     assert not np.array_equal(first, train(trainer, make_task(start, round=2)).vector)
+
+
+def test_site_without_records_has_no_update_of_shuffled_batches(records, make_task):
+    trainer, start = make_trainer("")
+    nobody = Split(records.features[:0], records.labels[:0])
+    (found,) = trainer.train([make_task(start, records=nobody)])
+    assert isinstance(found, PeerError)
