@@ -5,7 +5,13 @@ import json
 import pytest
 
 from fedtrain.cli import main
-from tests.deploy.deployed import SCENARIO, Deployed
+from tests.deploy.deployed import SCENARIO, SITES, Deployed, wait_until
+
+MOST_KILLS = 40
+KILLED = {
+    "coordinator": r"reply-committed|os.rename runs/\S+(statistics|state).json",
+    SITES[0]: r"^(os.rename|open) ledger/\S+ train.secagg_mask",
+}
 
 
 @pytest.mark.slow
@@ -27,3 +33,38 @@ def test_deployed_sites_answer_for_what_their_ledgers_pay(tmp_path, nursery, cap
         assert [deployed.read_releases(site) for site in deployed.sites] == [[(name, 1)]] * 3
     finally:
         deployed.close()
+
+
+@pytest.mark.slow
+def test_site_and_coordinator_killed_in_a_question_answer_and_pay_once(tmp_path, nursery):
+    deployed = Deployed(tmp_path / "demo", nursery, poll_seconds=2, statistics=True)
+    marks = {name: {"marks": tmp_path / name, "places": places} for name, places in KILLED.items()}
+    try:
+        coordinator = deployed.start_coordinator()
+        run = deployed.submit(SCENARIO, "statistics.target_epsilon=1.0")
+        wait_until(lambda: deployed.read_state(run).get("run_id"), what="the run's begin")
+        coordinator.stop()
+        for site in SITES[1:]:
+            deployed.start(site)
+        keep_all_alive(deployed, run, marks)
+    finally:
+        deployed.close()
+    assert all(len(one["marks"].read_text().splitlines()) >= 3 for one in marks.values())
+    assert main(["verify", str(deployed.get_run(run))]) == 0
+    once = [(deployed.read_state(run)["run_id"], 1)]
+    assert [deployed.read_releases(site) for site in SITES] == [once] * 3
+
+
+def keep_all_alive(deployed, run, marks):
+    """Start each process again whenever it has killed itself, until the run has finished."""
+    processes = {name: deployed.start(name, **options) for name, options in marks.items()}
+    for _ in range(MOST_KILLS):
+        wait_until(
+            lambda: deployed.has_finished(run) or any(one.has_ended for one in processes.values()),
+            what="the end, or a kill",
+        )
+        if deployed.has_finished(run):
+            return
+        for name in [name for name, one in processes.items() if one.has_ended]:
+            assert processes[name].wait() == -9, processes[name].read_log()
+            processes[name] = deployed.start(name, **marks[name])
