@@ -37,6 +37,10 @@ START: Final = (
     "Records that the start model was trained on (model.start_from): the bound is for the records"
     " of this run."
 )
+IMPORTANCE: Final = (
+    "Records that the start model's importances were computed from (continual.importance = 'file'):"
+    " they steer this run without noise."
+)
 UPDATES: Final = (
     "Each site's update, which is released as it is: training records can be reconstructed from it."
 )
@@ -99,6 +103,8 @@ def _list_unprotected(config: Config) -> tuple[str, ...]:
         found.append(GROUPS)
     if config.model.start_digest is not None:
         found.append(START)
+    if config.continual is not None and config.continual.importance == "file":
+        found.append(IMPORTANCE)
     return (*found, TAKING_PART, POPULATION, SETTINGS)
 
 

@@ -1,7 +1,9 @@
 """What a report says is not protected follows from the config."""
 
+import pytest
+
 from fedtrain.config import build_config
-from fedtrain.report.limits import START, build_limits
+from fedtrain.report.limits import IMPORTANCE, START, build_limits
 
 PRIVATE = {
     "privacy": {"unit": "record", "noise_multiplier": 1.0},
@@ -17,3 +19,11 @@ def test_records_of_the_start_model_are_named_where_there_is_one():
     model = {"start_from": "a.safetensors", "start_digest": "0" * 64}
     assert START in list_unprotected(PRIVATE | {"model": model})
     assert START not in list_unprotected(PRIVATE)
+
+
+@pytest.mark.parametrize(("importance", "told"), [("file", True), ("equal", False)])
+def test_records_of_the_importances_are_not_protected(importance, told):
+    continual = {"pull": 0.1, "importance": importance}
+    model = {"start_from": "first.safetensors", "start_digest": "0" * 64}
+    found = list_unprotected(PRIVATE | {"model": model, "continual": continual})
+    assert (IMPORTANCE in found) is told
