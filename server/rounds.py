@@ -21,21 +21,11 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedtrain.canonical import to_canonical
-from fedtrain.compression import compute_prune_share, prune
 from fedtrain.data.shards import Split
 from fedtrain.errors import RunFailedError
 from fedtrain.evaluation_parts import list_parts
-from fedtrain.local_layers import find_local_layers, restore_local_layers
 from fedtrain.params import ModelState, Vector, compute_vector_digest
-from fedtrain.plan import (
-    build_record_plan,
-    build_site_plan,
-    compute_planned_site_cost,
-    compute_spent,
-    make_entry,
-    sends_metrics,
-)
-from fedtrain.privacy.accounting import PrivacyCost
+from fedtrain.plan import build_site_plan, sends_metrics
 from fedtrain.protocol import (
     ARRAYS,
     CONTROL,
@@ -51,15 +41,16 @@ from fedtrain.runs import RunDirectory
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.measures import build_measure
 from fedtrain.training.optimisers import MAX_NORM
-from fedtrain.training.quantisation import round_model
 from fedtrain.training.schedules import has_stalled, read_schedule
 
 from .cohort import draw_cohort
 from .collect import Tally, fold, sift, sift_sum
 from .evaluation import Evaluation, collect_evaluation
 from .flower import CohortGrid, exchange, read_array, to_array_record
+from .next_model import NextModel
 from .secure import SecureGrid
 from .setup import Member, Setting
+from .spending import Spending
 from .strategies import (
     build_strategy,
     check_cohort,
@@ -123,13 +114,12 @@ class Rounds:
             steps=self._config.training.local_steps or 1,
             sites=len(setting.members),
         )
-        self._find_local_layers()
-        self._plan = build_record_plan(self._config)
-        self._site_plan = build_site_plan(self._config)
-        self._clip = None if self._site_plan is None else self._site_plan.make_adaptive_clip()
+        self._next_model = NextModel(self._config, self._state.layout)
+        site_plan = build_site_plan(self._config)
+        self._clip = None if site_plan is None else site_plan.make_adaptive_clip()
         self._secure = self._make_secure_grid()
         self._folds = needs_average_only(self._config.federation.strategy)
-        self._spent = {member.name: 0 for member in setting.members}
+        self._spending = Spending(self._config, [member.name for member in setting.members])
         self._trainer: LocalTrainer | None = None
         self._losses: list[float] = []
         outputs = len(setting.preparation.label_names)
@@ -164,8 +154,7 @@ class Rounds:
         if self._clip is not None:
             norm = float(arrays[UPDATE_NORM][0])
             self._clip = replace(self._clip, max_update_norm=norm)
-        for entry in self._run.read_ledger():
-            self._spent[entry.site] += 1
+        self._spending.restore(self._run.read_ledger())
         self._losses = [line["val_loss"] for line in self._run.read_metrics() if "val_loss" in line]
         return arrays[PARAMETERS]
 
@@ -182,11 +171,12 @@ class Rounds:
         metrics |= evaluation.metrics
         metrics["bytes_up"] += evaluation.bytes_up
         metrics["bytes_down"] += evaluation.bytes_down
-        metrics |= self._account(round_)
+        metrics |= self._spending.describe(round_)
         seconds = time.perf_counter() - started
         metrics["seconds"] = round(seconds, 6)
         if evaluation.metrics or round_ == self._config.federation.rounds:
-            self._run.write_json("sites.json", self._describe_sites(round_, evaluation))
+            sites = self._spending.describe_sites(round_, evaluation.sites)
+            self._run.write_json("sites.json", sites)
         if evaluation.confusion is not None:
             names = list(self._setting.preparation.label_names)
             matrix = {"round": round_, "classes": names, "test": evaluation.confusion}
@@ -245,41 +235,18 @@ class Rounds:
         if self._follows_losses():
             metrics["rate_factor"] = self._compute_plateau_factor()
         self._note_left(round_, tally.left)
-        ledger = self._record(round_, cohort if messages else (), tally)
+        asked = [member.name for member in cohort] if messages else []
+        last = None if self._secure is None or not messages else self._get_secure().get_last()
+        ledger = self._spending.record(round_, asked, tally, share=last.share if last else None)
         if aggregated is None:
             log.warning("round_void round=%d survivors=%d", round_, tally.survivors)
             return Trained(vector, metrics, ledger)
-        below = None if self._secure is None else self._get_secure().get_last().below
-        if self._clip is not None and below is not None:
-            self._clip = self._clip.update(below)
-        result = self._restore_local_layers(read_vector(aggregated), vector)
-        if not np.isfinite(result).all():
-            raise RunFailedError(
-                f"the global model is not finite after round {round_}; lower"
-                f" training.learning_rate = {self._config.training.learning_rate:g}"
-            )
-        result = self._shorten_step(round_, vector, result)
-        return Trained(self._compress(round_, result), metrics, ledger)
-
-    def _compress(self, round_: int, result: Vector) -> Vector:
-        """Return the result without its smallest weights; the last of all in few bits."""
-        section, layout = self._config.compression, self._state.layout
-        if section is None:
-            return result
-        result = prune(layout, result, compute_prune_share(self._config, round_))
-        if section.quantise_training is None or round_ < self._config.federation.rounds:
-            return result
-        return round_model(layout, result, section.quantise_training)
-
-    def _shorten_step(self, round_: int, start: Vector, result: Vector) -> Vector:
-        """Go from the round's start towards the strategy's result as far as the schedule says."""
-        schedule = read_schedule(self._config.federation)
-        if schedule is None:
-            return result
-        factor = schedule.compute_factor(round_, total=self._config.federation.rounds)
-        factor *= schedule.compute_plateau_factor(self._losses)
-        shortened: Vector = start + np.float32(factor) * (result - start)
-        return shortened
+        if self._clip is not None and last is not None and last.below is not None:
+            self._clip = self._clip.update(last.below)
+        result = self._next_model.make(
+            read_vector(aggregated), vector, round_=round_, losses=self._losses
+        )
+        return Trained(result, metrics, ledger)
 
     def _follows_losses(self) -> bool:
         """Say whether the sites' learning rate follows from validation losses."""
@@ -289,19 +256,6 @@ class Rounds:
         """Return what the losses so far multiply the sites' learning rate by."""
         schedule = read_schedule(self._config.training)
         return 1.0 if schedule is None else schedule.compute_plateau_factor(self._losses)
-
-    def _find_local_layers(self) -> None:
-        """Refuse patterns of local layers that do not fit the model."""
-        section = self._config.personalisation
-        if section is not None and section.local_layers:
-            find_local_layers(self._state.layout, section.local_layers)
-
-    def _restore_local_layers(self, result: Vector, vector: Vector) -> Vector:
-        """Return the result without what noise, or a strategy, did to layers that are not sent."""
-        section = self._config.personalisation
-        if section is None or not section.local_layers:
-            return result
-        return restore_local_layers(self._state.layout, section.local_layers, result, vector)
 
     def _describe_control(self, messages: list[Message]) -> Metrics:
         """Return the digest of the control variate that goes out beside the model, if one does."""
@@ -408,27 +362,6 @@ class Rounds:
             log.warning("site_left site=%s round=%d", name, round_)
             self._left[name] = round_
 
-    def _record(self, round_: int, cohort: Sequence[Member], tally: Tally) -> list[str]:
-        """Count what each asked site released; return the round's ledger lines.
-
-        A site from which no answer came may have released its update all the same: it is counted
-        as if it had. Only one that declines in words has spent nothing.
-        """
-        entries = {entry.site: entry for entry in tally.entries}
-        lines = []
-        for name in (member.name for member in cohort):
-            if name in tally.declined:
-                continue
-            entry = entries.get(name)
-            if entry is None or entry.round != round_:
-                share = None if self._secure is None else self._get_secure().get_last().share
-                entry = make_entry(
-                    self._plan, site=name, round=round_, update_digest=None, share=share
-                )
-            self._spent[name] += 1
-            lines.append(entry.to_json())
-        return lines
-
     def _configure(self, round_: int, vector: Vector, cohort: Sequence[Member]) -> list[Message]:
         """Return the strategy's train messages, in the members' order."""
         if not cohort:
@@ -488,39 +421,6 @@ class Rounds:
     def _save_clip(self) -> dict[str, NDArray[Any]]:
         return {} if self._clip is None else {UPDATE_NORM: np.array([self._clip.max_update_norm])}
 
-    def _account(self, round_: int) -> Metrics:
-        """Return what was spent so far by the site that took part most often.
-
-        Of the config's first unit; then of the site, where both are protected; and, where sites
-        are sampled, what the coordinator and a cohort's own sites could hold against one.
-        """
-        config, most = self._config, max(self._spent.values())
-        metrics = _describe_cost(compute_spent(config, joined=most, done=round_), "")
-        if self._site_plan is None:
-            return metrics
-        if self._plan is not None:
-            done = round_ if self._site_plan.samples else most
-            metrics |= _describe_cost(compute_planned_site_cost(config, done), "site_")
-        if self._site_plan.samples:
-            seen = compute_planned_site_cost(config, most, outside=False)
-            metrics |= _describe_cost(seen, "coordinator_")
-        return metrics
-
-    def _describe_sites(self, round_: int, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """Return each site's own spending and its own metrics, by name."""
-        costs = {
-            rounds: compute_spent(self._config, joined=rounds, done=round_)
-            for rounds in set(self._spent.values())
-        }
-        described = []
-        for member in self._setting.members:
-            rounds = self._spent[member.name]
-            cost = costs[rounds]
-            epsilon = cost.epsilon if cost is not None and np.isfinite(cost.epsilon) else None
-            own = evaluation.sites.get(member.name, {})
-            described.append({"site": member.name, "rounds": rounds, "epsilon": epsilon} | own)
-        return described
-
     def _find_best(self, metrics: Mapping[str, float]) -> float | None:
         """Return this round's validation loss if it is the best so far and models are chosen."""
         loss = metrics.get("val_loss")
@@ -532,16 +432,6 @@ class Rounds:
     def _largest_cohort(self) -> int:
         federation, sites = self._config.federation, len(self._setting.members)
         return min(federation.sites_per_round or sites, sites)
-
-
-def _describe_cost(cost: PrivacyCost | None, prefix: str) -> Metrics:
-    """Return a cost as metrics; JSON has no infinity: an absent epsilon means unbounded."""
-    if cost is None:
-        return {}
-    metrics: Metrics = {f"{prefix}delta": cost.delta}
-    if np.isfinite(cost.epsilon):
-        metrics[f"{prefix}epsilon"] = cost.epsilon
-    return metrics
 
 
 def describe_line(metrics: Mapping[str, Any]) -> list[str]:
