@@ -14,6 +14,7 @@ from fedtrain.plan import (
     compute_mean_noise,
     compute_planned_cost,
     compute_planned_site_cost,
+    compute_statistics_cost,
     sends_metrics,
 )
 from fedtrain.privacy.accounting import PrivacyCost
@@ -41,6 +42,8 @@ START_NOT_COVERED: Final = "whose own training data no guarantee of this run cov
 def render_check(opened: Opened) -> RenderableType:
     """Return what would run, as tables for a person."""
     config = opened.config
+    if config.statistics is not None:
+        return _render_question(opened)
     parts: list[RenderableType] = [make_facts(_describe_run(opened))]
     record, site = build_record_plan(config), build_site_plan(config)
     if record is not None:
@@ -54,6 +57,25 @@ def render_check(opened: Opened) -> RenderableType:
     else:
         parts.append("\nMetrics are suppressed: no site sends a loss or an accuracy.")
     return Group(*parts)
+
+
+def _render_question(opened: Opened) -> RenderableType:
+    """Say what a run that trains nothing would ask, and what it would cost a record."""
+    config, cost = opened.config, compute_statistics_cost(opened.config)
+    facts = [
+        ("scenario", config.run.name),
+        ("data", config.data.source),
+        ("sites", f"{opened.sites} ({config.partition.scheme}), all are asked"),
+        ("asks for", "statistics, trains nothing"),
+        ("secure sum", _describe_secure_sum(config, opened.sites)),
+    ]
+    text = "No differential privacy: the sum has no noise, which few sites allow."
+    if cost is not None:
+        text = (
+            f"A record pays epsilon {format_epsilon(cost.epsilon)} at delta {cost.delta:g}"
+            f" ({cost.neighbouring_relation}), once."
+        )
+    return Group(make_facts(facts), text)
 
 
 def _describe_sent(config: Config, size: int, cohort: int) -> str:

@@ -159,6 +159,11 @@ def _run_check(args: argparse.Namespace) -> int:
 
     read_power(args, "--plan", given=args.plan)
     opened = open_scenario(args.scenario, args.overrides)
+    if args.plan and opened.config.statistics is not None:
+        raise ConfigError(
+            "--plan measures rounds of training, [statistics] asks for one sum and trains nothing;"
+            " leave out one of the two"
+        )
     if args.plan:
         return _run_plan(args, opened)
     for option in ("sites", "rounds", "json"):

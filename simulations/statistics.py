@@ -98,6 +98,11 @@ def open_sites(
         DataError: The data cannot be read.
     """
     config = resolve(load_config(find_scenario(name_or_path), overrides))
+    if config.statistics is not None:
+        raise ConfigError(
+            "the scenario's [statistics] asks for itself: fedtrain simulate runs it; remove the"
+            " section, and what is asked here is what the options say"
+        )
     verify_noise(config, noised=noised)
     tree = json.loads(config.model_dump_json(exclude_none=True))
     count = config.partition.sites

@@ -192,3 +192,23 @@ def test_simulated_sites_with_folders_pay_in_their_ledgers(hospitals, tmp_path):
 def test_simulated_sites_with_folders_refuse_by_default(hospitals, tmp_path):
     with pytest.raises(RunFailedError, match="policy: statistics"):
         ask_folders(hospitals, tmp_path / "sites")
+
+
+def test_scenario_that_asks_for_itself_is_not_asked_otherwise():
+    with pytest.raises(ConfigError, match="fedtrain simulate runs it"):
+        open_sites(SCENARIO, ["statistics.bins=10"], noised=False)
+
+
+def test_check_says_what_a_question_costs_and_not_a_training(capsys):
+    assert main(["check", SCENARIO, "--set", "statistics.target_epsilon=1.0"]) == 0
+    out = capsys.readouterr().out
+    assert "A record pays epsilon 1.000 at delta 1e-05" in out
+    assert "model" not in out
+
+
+def test_simulated_run_that_asks_is_verified(tmp_path, capsys):
+    out = tmp_path / "run"
+    asked = ["simulate", SCENARIO, "--set", "statistics.target_epsilon=1.0", "--quiet"]
+    assert main([*asked, "--out", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    assert "what the sites were asked" in capsys.readouterr().out
