@@ -9,14 +9,14 @@ import fcntl
 import json
 import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fedtrain.config import load_config, to_toml
+from fedtrain.config import Config, load_config, to_toml
 from fedtrain.errors import ConfigError, FedtrainError, RunFailedError
 from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.privacy.events import Event
@@ -27,10 +27,11 @@ from .sweep_study import (
     Choice,
     Study,
     build_trial_config,
-    compute_study_cost,
+    compute_joint_costs,
     compute_study_digest,
     list_events,
     list_overrides,
+    list_site_events,
     load_study,
     verify_objective,
 )
@@ -66,14 +67,15 @@ class SweepResult:
     Attributes:
         trials: In the order in which they began.
         best: The best complete one; None where there is none.
-        cost: What all trials cost together; None: nothing was protected, or data is public.
+        costs: What all trials cost together, of each unit that is protected; none where data is
+            public. A trial counts in full, however early it was pruned or failed.
         scenario: The best scenario, written out; None where there is none.
     """
 
     study: Study
     trials: tuple[TrialResult, ...]
     best: TrialResult | None
-    cost: PrivacyCost | None
+    costs: tuple[PrivacyCost, ...]
     scenario: Path | None
 
 
@@ -130,11 +132,11 @@ def _run_left(path: Path, study: Study, folder: Path, workers: int) -> None:
                 job.result()
 
 
-def compute_planned_sweep_cost(path: Path) -> tuple[Study, PrivacyCost | None]:
+def compute_planned_sweep_costs(path: Path) -> tuple[Study, tuple[PrivacyCost, ...]]:
     """Return a study and what all its trials cost at the scenario's own values."""
     study, scenario = load_study(path)
     config = build_trial_config(study, scenario, {})
-    return study, compute_study_cost(study, config, list_events(config) * study.count_trials())
+    return study, _compute_costs(study, [config] * study.count_trials())
 
 
 class _Reporter:
@@ -226,7 +228,7 @@ def _work(path: Path, folder: Path, trials: int, seed: int) -> None:
     optuna = import_optuna()
     study, scenario = load_study(path)
     kept = _open_storage(study, folder, seed=seed)
-    base = list_events(build_trial_config(study, scenario, {}))
+    base = _list_all_events(build_trial_config(study, scenario, {}))
 
     def objective(trial: Any) -> float:
         values = {name: _suggest(trial, name, space) for name, space in study.space.items()}
@@ -252,7 +254,7 @@ def _run_trial(
 ) -> float:
     config = build_trial_config(study, scenario, values, number=trial.number)
     verify_objective(study, config)
-    if study.sampler == "tpe" and list_events(config) != base and not study.public_data:
+    if study.sampler == "tpe" and _list_all_events(config) != base and not study.public_data:
         raise ConfigError(
             "the trial changes what is released, by a choice that earlier trials made; search"
             " privacy, sampling and rounds with sampler = 'grid' or 'random', which choose ahead"
@@ -267,6 +269,10 @@ def _run_trial(
         return float(lines[-1])
     finite = [float(line) for line in lines if line is not None]
     return max(finite) if study.maximises else min(finite)
+
+
+def _list_all_events(config: Config) -> list[Event]:
+    return list_events(config) + list_site_events(config)
 
 
 def _suggest(trial: Any, name: str, space: Any) -> Any:
@@ -307,17 +313,23 @@ def _collect(study: Study, scenario: Path, folder: Path) -> SweepResult:
     head = f"# The best of {len(trials)} trials by {study.metric} ({best.value:.5g}).\n"
     target = folder / "best.toml"
     target.write_text(head + text, encoding="utf-8")
-    return SweepResult(study, trials, best, _compute_cost(study, scenario, trials), target)
+    costs = _compute_costs(study, list(_build_begun(study, scenario, trials)))
+    return SweepResult(study, trials, best, costs, target)
 
 
-def _compute_cost(
-    study: Study, scenario: Path, trials: Iterable[TrialResult]
-) -> PrivacyCost | None:
-    events: list[Event] = []
+def _build_begun(study: Study, scenario: Path, trials: Iterable[TrialResult]) -> Iterator[Config]:
+    """Yield the configs of trials that had one; another never began."""
     for trial in trials:
-        try:
-            config = build_trial_config(study, scenario, trial.values)
-        except ConfigError:  # it never began
-            continue
-        events += list_events(config)
-    return compute_study_cost(study, build_trial_config(study, scenario, {}), events)
+        with suppress(ConfigError):
+            yield build_trial_config(study, scenario, trial.values)
+
+
+def _compute_costs(study: Study, configs: Sequence[Config]) -> tuple[PrivacyCost, ...]:
+    if study.public_data or not configs:
+        return ()
+    return compute_joint_costs(
+        configs[0],
+        [event for config in configs for event in list_events(config)],
+        [event for config in configs for event in list_site_events(config)],
+        runs=len(configs),
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fedtrain.privacy.accounting import PrivacyCost
 
     from .sweep import SweepResult
@@ -53,14 +55,14 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def _run(args: argparse.Namespace) -> int:
     from fedtrain.errors import ConfigError
 
-    from .sweep import compute_planned_sweep_cost, import_optuna, sweep
+    from .sweep import compute_planned_sweep_costs, import_optuna, sweep
 
     import_optuna()
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers {args.workers} is below 1; 2 is usual on two cores")
     folder = args.out or Path("sweeps") / args.study.stem
-    study, cost = compute_planned_sweep_cost(args.study)
-    sys.stderr.write(f"{study.count_trials()} trials; {_describe_cost(study, cost)}\n")
+    study, costs = compute_planned_sweep_costs(args.study)
+    sys.stderr.write(f"{study.count_trials()} trials; {_describe_costs(study, costs)}\n")
     result = sweep(args.study, folder, workers=args.workers)
     from .sweep_picture import draw_sweep
 
@@ -89,36 +91,38 @@ def _print(result: "SweepResult") -> None:
     ]
     headers = ("trial", "state", result.study.metric, *(n.rpartition(".")[2] for n in names))
     make_console(sys.stdout).print(make_table(headers, rows, texts=2, title="Trials, best first"))
-    sys.stdout.write(f"{_describe_cost(result.study, result.cost)}\n{result.scenario}\n")
+    sys.stdout.write(f"{_describe_costs(result.study, result.costs)}\n{result.scenario}\n")
 
 
 def _format(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _describe_cost(study: "Study", cost: "PrivacyCost | None") -> str:
+def _describe_costs(study: "Study", costs: "Sequence[PrivacyCost]") -> str:
     """Say what all trials cost together."""
     if study.public_data:
         return "on public data, as the study declares: nothing of a private record is released"
-    if cost is None:
+    if not costs:
         return "nothing is protected (privacy.unit = 'none')"
+    told = " and ".join(
+        f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g} for each {cost.unit}" for cost in costs
+    )
     return (
-        f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g} for each {cost.unit}: all trials'"
-        " training together, each in full; the choice between them rests on validation metrics,"
-        " which no guarantee covers"
+        f"{told}: all trials' training together, each in full; the choice between them rests on"
+        " validation metrics, which no guarantee covers"
     )
 
 
 def _to_json(result: "SweepResult") -> dict[str, Any]:
-    cost: dict[str, Any] | None = None
-    if result.cost is not None:
-        cost = {"epsilon": result.cost.epsilon, "delta": result.cost.delta}
-        cost["unit"] = result.cost.unit
+    costs = [
+        {"epsilon": cost.epsilon, "delta": cost.delta, "unit": cost.unit} for cost in result.costs
+    ]
     return {
         "metric": result.study.metric,
         "best": None if result.best is None else asdict(result.best),
         "trials": [asdict(trial) for trial in result.trials],
         "public_data": result.study.public_data,
-        "cost": cost,
+        "cost": costs[0] if costs else None,
+        "costs": costs,
         "scenario": str(result.scenario),
     }

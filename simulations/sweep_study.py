@@ -4,6 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -203,32 +204,39 @@ def verify_objective(study: Study, config: Config) -> None:
 
 
 def list_events(config: Config) -> list[Event]:
-    """Return what one whole trial releases of a record, person or site; none without privacy."""
-    record, site = build_record_plan(config), build_site_plan(config)
-    rounds = config.federation.rounds
-    if record is not None:
-        return [record.to_event(rounds)]
-    return [] if site is None else [site.to_event(rounds)]
+    """Return what one whole run releases of a record or person, or where none is, of a site."""
+    record = build_record_plan(config)
+    if record is None:
+        return list_site_events(config)
+    return [record.to_event(config.federation.rounds)]
 
 
-def compute_study_cost(study: Study, config: Config, events: list[Event]) -> PrivacyCost | None:
-    """Return what all trials together cost, or None where nothing is protected.
+def list_site_events(config: Config) -> list[Event]:
+    """Return what one whole run releases of a site; none where no site is protected."""
+    site = build_site_plan(config)
+    return [] if site is None else [site.to_event(config.federation.rounds)]
 
-    Trials on the same records compose. A trial counts in full, however early it was pruned or
-    failed.
+
+def compute_joint_costs(
+    config: Config, events: list[Event], site_events: list[Event], *, runs: int
+) -> tuple[PrivacyCost, ...]:
+    """Return what runs on the same records cost together, for each unit that is protected.
 
     Args:
-        study: The study.
-        config: Of any trial.
-        events: What each trial releases, all of them.
+        config: Of any of them.
+        events: What all of them release of a record or person, or of a site: see `list_events`.
+        site_events: What they release of a site.
+        runs: How many keep a share of delta for rounds without a sum.
     """
-    if study.public_data or not events:
-        return None
-    privacy = config.privacy
-    unit: Literal["record", "person", "site"] = "site"
-    delta = get_accounted_delta(config)
-    if privacy.covers_records:
-        unit, delta = "person" if privacy.covers_persons else "record", privacy.target_delta
-    return compute_cost(
-        events, delta=delta, neighbouring_relation=privacy.neighbouring_relation, unit=unit
-    )
+    privacy, found = config.privacy, list[PrivacyCost]()
+    relation = privacy.neighbouring_relation
+    if privacy.covers_records and events:
+        unit: Literal["record", "person"] = "person" if privacy.covers_persons else "record"
+        delta = privacy.target_delta
+        found.append(compute_cost(events, delta=delta, neighbouring_relation=relation, unit=unit))
+    if privacy.covers_sites and site_events:
+        delta = get_accounted_delta(config)
+        cost = compute_cost(site_events, delta=delta, neighbouring_relation=relation, unit="site")
+        void = privacy.site.target_delta - delta  # of one run
+        found.append(replace(cost, delta=delta + runs * void))
+    return tuple(found)

@@ -22,15 +22,15 @@ from fedtrain.data.shards import Shards, Split
 from fedtrain.errors import ConfigError
 from fedtrain.models.saved import load_saved_model
 from fedtrain.params import ModelState
-from fedtrain.plan import get_accounted_delta, sends_metrics
-from fedtrain.privacy.accounting import PrivacyCost, Unit, compute_cost
+from fedtrain.plan import sends_metrics
+from fedtrain.privacy.accounting import PrivacyCost
 from fedtrain.resolution import resolve
 from fedtrain.scenarios import find_scenario
 from fedtrain.training.local import LocalTrainer
 
 from .opening import open_config
 from .simulate import Display, simulate, start
-from .sweep_study import list_events
+from .sweep_study import compute_joint_costs, list_events, list_site_events
 
 MAX_FOLDS: Final = 100
 _TEST: Final = "test_"
@@ -68,13 +68,13 @@ class Validation:
         tested: One a run.
         means: Of each metric over the runs.
         deviations: Standard deviation over the runs (n - 1); of one run there is none.
-        cost: What all runs together cost a record, person or site; None without privacy.
+        costs: What all runs together cost, of each unit that is protected; none without privacy.
     """
 
     tested: tuple[Tested, ...]
     means: dict[str, float]
     deviations: dict[str, float]
-    cost: PrivacyCost | None
+    costs: tuple[PrivacyCost, ...]
 
 
 def plan_folds(config: Config, folds: int) -> list[Part]:
@@ -153,30 +153,20 @@ def validate(parts: Sequence[Part], base: Config, folder: Path, display: Display
             metrics = test_on_site(run.path, one.config, whole, part.held_out)
         tested.append(Tested(part.name, run.path, metrics))
     means, deviations = summarise([one.metrics for one in tested])
-    return Validation(tuple(tested), means, deviations, compute_validation_cost(parts))
+    return Validation(tuple(tested), means, deviations, compute_validation_costs(parts))
 
 
-def compute_validation_cost(parts: Sequence[Part]) -> PrivacyCost | None:
-    """Return what all runs together cost, or None without privacy.
+def compute_validation_costs(parts: Sequence[Part]) -> tuple[PrivacyCost, ...]:
+    """Return what all runs together cost, of each unit that is protected.
 
     A record is trained on in every run but the one that tests on it, and so is a site that is left
     out in turn. Under site-level privacy folds train at every site in every run.
     """
-    config = parts[0].config
-    events = list_events(config)
-    if not events:
-        return None
-    privacy = config.privacy
-    unit: Unit = "site"
-    if privacy.covers_records:
-        unit = "person" if privacy.covers_persons else "record"
-    spared = len(parts) > 1 and (privacy.covers_records or parts[0].held_out is not None)
-    return compute_cost(
-        [event for part in parts[1 if spared else 0 :] for event in list_events(part.config)],
-        delta=privacy.target_delta if privacy.covers_records else get_accounted_delta(config),
-        neighbouring_relation=privacy.neighbouring_relation,
-        unit=unit,
-    )
+    several, held_out = len(parts) > 1, parts[0].held_out is not None
+    records = [event for part in parts[int(several) :] for event in list_events(part.config)]
+    spared = int(several and held_out)
+    sites = [event for part in parts[spared:] for event in list_site_events(part.config)]
+    return compute_joint_costs(parts[0].config, records, sites, runs=len(parts) - spared)
 
 
 def test_on_site(path: Path, config: Config, shards: Shards, name: str) -> dict[str, float]:

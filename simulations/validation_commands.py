@@ -66,8 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(_to_json(validation), allow_nan=False) + "\n")
         return 0
     make_console(sys.stdout).print(_render(validation))
-    cost = validation.cost
-    if cost is not None:
+    for cost in validation.costs:
         sys.stdout.write(
             f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g} for each {cost.unit}: all runs"
             " that train on it together; no guarantee covers the metrics\n"
@@ -97,7 +96,10 @@ def _format(value: float | None, nothing: str) -> str:
 
 
 def _to_json(validation: "Validation") -> dict[str, Any]:
-    cost = validation.cost
+    costs = [
+        {"epsilon": cost.epsilon, "delta": cost.delta, "unit": cost.unit}
+        for cost in validation.costs
+    ]
     return {
         "runs": [
             {"tested_on": one.name, "run": str(one.path), "metrics": one.metrics}
@@ -105,7 +107,6 @@ def _to_json(validation: "Validation") -> dict[str, Any]:
         ],
         "means": validation.means,
         "deviations": validation.deviations,
-        "cost": None
-        if cost is None
-        else {"epsilon": cost.epsilon, "delta": cost.delta, "unit": cost.unit},
+        "cost": costs[0] if costs else None,
+        "costs": costs,
     }

@@ -11,9 +11,9 @@ pytest.importorskip("optuna")
 from fedtrain.cli import main
 from fedtrain.config import load_config
 from fedtrain.errors import ConfigError
-from fedtrain.plan import compute_planned_cost
+from fedtrain.plan import compute_planned_cost, compute_planned_site_cost
 from fedtrain.resolution import resolve
-from simulations.sweep import compute_planned_sweep_cost, sweep
+from simulations.sweep import compute_planned_sweep_costs, sweep
 from simulations.sweep_picture import draw_sweep
 from simulations.sweep_study import load_study
 
@@ -99,7 +99,7 @@ def test_second_command_is_kept_out_of_a_running_study(write, tmp_path):
 
 
 def test_cost_of_trials_on_private_records_composes(write):
-    _, both = compute_planned_sweep_cost(write(private=True))
+    _, (both,) = compute_planned_sweep_costs(write(private=True))
     one = compute_planned_cost(resolve(load_config(write(private=True).parent / "small.toml")))
     assert one.epsilon < both.epsilon < 2 * one.epsilon
     assert both.unit == "record"
@@ -107,7 +107,7 @@ def test_cost_of_trials_on_private_records_composes(write):
 
 def test_declared_public_data_costs_nothing(write):
     study = GRID.replace("[sweep.space]", "public_data = true\n[sweep.space]")
-    assert compute_planned_sweep_cost(write(study, private=True))[1] is None
+    assert compute_planned_sweep_costs(write(study, private=True))[1] == ()
 
 
 def test_suppressed_metrics_are_no_objective(write, tmp_path):
@@ -167,3 +167,15 @@ def test_trials_under_privacy_draw_noise_of_their_own(write, tmp_path, private, 
     trials = sorted((tmp_path / "out" / "trials").iterdir())
     assert [load_config(path / "config.toml").run.trial for path in trials] == numbers
     assert "trial =" not in (tmp_path / "out" / "best.toml").read_text()
+
+
+def test_trials_that_protect_records_and_sites_cost_both(write):
+    both = 'unit = "record_and_site"\nsite = {noise_multiplier = 4.0, max_update_norm = 1.0}'
+    path = write(private=True)
+    scenario = path.parent / "small.toml"
+    text = scenario.read_text().replace('unit = "record"', both)
+    scenario.write_text(text.replace('mode = "arithmetic"', 'mode = "protocol"'))
+    _, costs = compute_planned_sweep_costs(path)
+    assert [cost.unit for cost in costs] == ["record", "site"]
+    one = compute_planned_site_cost(resolve(load_config(scenario)))
+    assert one.epsilon < costs[1].epsilon < 2 * one.epsilon

@@ -14,7 +14,7 @@ from fedtrain.resolution import resolve
 from simulations.opening import open_config
 from simulations.progress import Silence
 from simulations.validation import (
-    compute_validation_cost,
+    compute_validation_costs,
     plan_folds,
     plan_sites,
     summarise,
@@ -95,7 +95,7 @@ def test_unknown_site_is_refused():
 
 def test_record_is_paid_for_in_every_run_but_one():
     config = build(private=True)
-    cost = compute_validation_cost(plan_folds(config, 3))
+    (cost,) = compute_validation_costs(plan_folds(config, 3))
     two = compute_planned_cost(config, 2 * config.federation.rounds)
     assert cost.epsilon == pytest.approx(two.epsilon, rel=1e-3)
     assert cost.unit == "record"
