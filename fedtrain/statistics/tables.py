@@ -1,12 +1,16 @@
 """Federated statistics as tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from rich.table import Table
 
 from fedtrain.report.tables import NOTHING, make_table
 from fedtrain.statistics.drift import Drift, Shift
 from fedtrain.statistics.figures import ChoiceFigures, Figures, NumericFigures
+
+_MOST_COLUMNS: Final = 9  # side by side in 100 characters
+_MOST_PAIRS: Final = 20
 
 
 def render_figures(figures: Figures) -> Iterator[Table]:
@@ -25,15 +29,31 @@ def render_figures(figures: Figures) -> Iterator[Table]:
 
 
 def render_correlation(figures: Figures) -> Table | None:
-    """Return the correlations, or None where there are none."""
+    """Return the correlations, the strongest alone of many columns; None where there are none."""
     if figures.correlation is None:
         return None
     names = [column.name for column in figures.numeric]
+    if len(names) > _MOST_COLUMNS:
+        return _list_strongest(names, figures.correlation)
     rows = [
-        [name, *(NOTHING if value is None else f"{value:+.2f}" for value in line)]
-        for name, line in zip(names, figures.correlation, strict=True)
+        [f"{number} {name}", *(NOTHING if value is None else f"{value:+.2f}" for value in line)]
+        for number, (name, line) in enumerate(zip(names, figures.correlation, strict=True), 1)
     ]
-    return make_table(("correlation", *names), rows, title="Correlation")
+    numbers = (str(number) for number in range(1, len(names) + 1))
+    return make_table(("column", *numbers), rows, title="Correlation")
+
+
+def _list_strongest(names: Sequence[str], lines: Sequence[Sequence[float | None]]) -> Table:
+    pairs = [
+        (value, names[i], names[j])
+        for i, line in enumerate(lines)
+        for j, value in enumerate(line[:i])
+        if value is not None
+    ]
+    pairs.sort(key=lambda pair: -abs(pair[0]))
+    title = f"Correlation, the {_MOST_PAIRS} strongest of {len(pairs)} pairs (--json: all)"
+    rows = [[one, other, f"{value:+.2f}"] for value, one, other in pairs[:_MOST_PAIRS]]
+    return make_table(("column", "and column", "correlation"), rows, title=title, texts=2)
 
 
 def _make_row(column: NumericFigures, figures: Figures) -> list[str]:
