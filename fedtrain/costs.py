@@ -11,8 +11,9 @@ writes down the bytes alone, which it sees anyway.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,6 +22,7 @@ import numpy as np
 from fedtrain.errors import RunDirectoryError
 
 COSTS: Final = "costs.jsonl"
+_DIGITS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def count_payload(content: Mapping[str, Any]) -> int:
             if isinstance(value, bytes):
                 total += len(value)
             elif hasattr(value, "dtype"):
-                total += int(np.prod(value.shape, dtype=np.int64)) * np.dtype(value.dtype).itemsize
+                total += math.prod(value.shape) * np.dtype(value.dtype).itemsize
     return total
 
 
@@ -113,9 +115,12 @@ def append_cost(folder: Path, cost: RoundCost) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    tree = asdict(cost)
-    for one in (tree, *tree["sites"].values()):
-        one |= {name: round(value, 6) for name, value in one.items() if isinstance(value, float)}
+    tree = {
+        "round": cost.round,
+        "sites": {name: _describe(one) for name, one in cost.sites.items()},
+        "coordinator_seconds": _round(cost.coordinator_seconds),
+        "joules": _round(cost.joules),
+    }
     text = json.dumps(tree, allow_nan=False)
     with (folder / COSTS).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
@@ -144,6 +149,20 @@ def load_costs(folder: Path) -> list[RoundCost]:
         before = rounds.get(0)
         rounds[cost.round] = _add(before, cost) if before and cost.round == 0 else cost
     return [rounds[number] for number in sorted(rounds)]
+
+
+def _describe(cost: SiteCost) -> dict[str, float | int]:
+    """Return a site's figures; `asdict` takes ten times as long."""
+    return {
+        "cpu_seconds": round(cost.cpu_seconds, _DIGITS),
+        "gpu_seconds": round(cost.gpu_seconds, _DIGITS),
+        "bytes_up": cost.bytes_up,
+        "bytes_down": cost.bytes_down,
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, _DIGITS)
 
 
 def _read_line(line: str) -> RoundCost | None:
