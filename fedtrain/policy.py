@@ -265,7 +265,8 @@ def _check_columns(policy: Policy, config: Config) -> None:
         _refuse("columns", "data.columns is not given, so that all columns would be used", bound)
     expression = None if data.label is None else parse_expression(data.label)
     label = data.label if expression is None else expression.column
-    for column in (*columns, label, data.site_column, data.person_column):
+    others = (label, data.site_column, data.person_column, data.group_column)
+    for column in (*columns, *(data.targets or ()), *others):
         if column is not None and column not in policy.columns:
             _refuse("columns", f"column '{column}' is used", bound)
 

@@ -1,6 +1,7 @@
 """A site's policy: each rule refuses what is beyond its bound, at the bound it allows."""
 
 import tomllib
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,15 @@ def test_run_without_privacy_is_refused_unless_named():
     with refuses("allowed_units"):
         check_config(Policy(), config)
     check_config(make_policy(allowed_units=("none",)), config)
+
+
+@pytest.mark.parametrize("target", ["hiv", "sex"])
+def test_columns_that_a_run_predicts_are_among_those_allowed(target):
+    data = {"source": "csv", "path": "x.csv", "columns": ["age"], "task": "multi_label"}
+    tree = {**RUN, "data": {**data, "targets": [target, "sex"], "classes": None}}
+    allowed = refuses("columns") if target == "hiv" else nullcontext()
+    with allowed:
+        check_config(make_policy(columns=("age", "sex")), build_config(tree))
 
 
 def test_columns_that_a_run_does_not_name_are_refused():
