@@ -34,6 +34,7 @@ from .sweep_study import (
     list_site_events,
     load_study,
     verify_objective,
+    verify_space,
 )
 
 STUDY_NAME: Final = "sweep"
@@ -133,8 +134,13 @@ def _run_left(path: Path, study: Study, folder: Path, workers: int) -> None:
 
 
 def compute_planned_sweep_costs(path: Path) -> tuple[Study, tuple[PrivacyCost, ...]]:
-    """Return a study and what all its trials cost at the scenario's own values."""
+    """Return a study and what all its trials cost at the scenario's own values.
+
+    Raises:
+        ConfigError: The study or its scenario cannot run.
+    """
     study, scenario = load_study(path)
+    _verify(study, scenario)
     config = build_trial_config(study, scenario, {})
     return study, _compute_costs(study, [config] * study.count_trials())
 
@@ -163,8 +169,8 @@ class _Reporter:
 
 
 def _verify(study: Study, scenario: Path) -> None:
-    config = build_trial_config(study, scenario, {})
-    verify_objective(study, config)
+    verify_space(study, scenario)
+    verify_objective(study, build_trial_config(study, scenario, {}))
 
 
 def _open_folder(study: Study, scenario: Path, folder: Path) -> None:

@@ -100,12 +100,15 @@ def _format(value: Any) -> str:
 
 def _describe_costs(study: "Study", costs: "Sequence[PrivacyCost]") -> str:
     """Say what all trials cost together."""
+    from fedtrain.report.tables import format_epsilon
+
     if study.public_data:
         return "on public data, as the study declares: nothing of a private record is released"
     if not costs:
         return "nothing is protected (privacy.unit = 'none')"
     told = " and ".join(
-        f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g} for each {cost.unit}" for cost in costs
+        f"epsilon {format_epsilon(cost.epsilon)} at delta {cost.delta:g} for each {cost.unit}"
+        for cost in costs
     )
     return (
         f"{told}: all trials' training together, each in full; the choice between them rests on"

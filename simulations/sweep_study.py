@@ -173,6 +173,27 @@ def build_trial_config(
     return config.model_copy(update={"run": config.run.model_copy(update={"trial": number})})
 
 
+def verify_space(study: Study, scenario: Path) -> None:
+    """Refuse a search among values of a key that no scenario has, before the first trial.
+
+    Whether the values are allowed together, each trial finds out.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    for name, values in study.space.items():
+        first = values.low if isinstance(values, Span) else values[0]
+        try:
+            load_config(scenario, list_overrides(study, {name: first}))
+        except ConfigError as error:
+            cause = error.__cause__
+            unknown = isinstance(cause, ValidationError) and (
+                cause.errors()[0]["type"] == "extra_forbidden"
+            )
+            if unknown:
+                raise ConfigError(f"sweep.space: {error}") from error
+
+
 def list_overrides(study: Study, values: Mapping[str, Any]) -> list[str]:
     """Return what a trial changes in the scenario, as `--set` takes it."""
     return [f"{key}={json.dumps(value)}" for key, value in {**study.fixed, **values}.items()]

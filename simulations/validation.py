@@ -11,7 +11,7 @@ scenario's own aggregation.
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -129,7 +129,14 @@ def open_base(name_or_path: str, overrides: Iterable[str] = ()) -> Config:
     return resolve(load_config(find_scenario(name_or_path), overrides))
 
 
-def validate(parts: Sequence[Part], base: Config, folder: Path, display: Display) -> Validation:
+def validate(
+    parts: Sequence[Part],
+    base: Config,
+    folder: Path,
+    display: Display,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> Validation:
     """Run all parts, one after the other, and test each.
 
     Args:
@@ -137,14 +144,20 @@ def validate(parts: Sequence[Part], base: Config, folder: Path, display: Display
         base: The scenario's own config, with every site.
         folder: Where the run directories go; must not hold any yet.
         display: Shows each run's progress.
+        announce: Told in words which run begins.
 
     Raises:
+        ConfigError: The folder is not empty.
         FedtrainError: A part cannot run.
     """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} exists and is not empty; choose another --out")
     opened = [open_config(part.config) for part in parts]
     whole = Shards.open(base, strict=True) if parts and parts[0].held_out else None
     tested = []
     for number, (part, one) in enumerate(zip(parts, opened, strict=True), start=1):
+        if announce is not None:
+            announce(f"run {number} of {len(parts)}: tested on {part.name}")
         run = start(one, folder / f"{number:03d}")
         simulate(run, display)
         if part.held_out is None or whole is None:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fedtrain.cli import add_overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
+
+    from fedtrain.privacy.accounting import PrivacyCost
 
     from .validation import Validation
 
@@ -51,7 +55,13 @@ def _run(args: argparse.Namespace) -> int:
     from fedtrain.report.tables import make_console
 
     from .progress import ProgressLine, Silence
-    from .validation import open_base, plan_folds, plan_sites, validate
+    from .validation import (
+        compute_validation_costs,
+        open_base,
+        plan_folds,
+        plan_sites,
+        validate,
+    )
 
     base = open_base(args.scenario, args.overrides)
     if args.folds is not None:
@@ -60,19 +70,33 @@ def _run(args: argparse.Namespace) -> int:
         parts = plan_sites(base, None if args.leave_one_site_out else [args.hold_out])
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = args.out or Path(base.run.directory) / f"{base.run.name}-cv-{stamp}"
+    _announce(f"{len(parts)} runs; {_describe_costs(compute_validation_costs(parts))}")
     display = Silence() if args.json else ProgressLine()
-    validation = validate(parts, base, folder, display)
+    validation = validate(parts, base, folder, display, announce=_announce)
     if args.json:
         sys.stdout.write(json.dumps(_to_json(validation), allow_nan=False) + "\n")
         return 0
     make_console(sys.stdout).print(_render(validation))
-    for cost in validation.costs:
-        sys.stdout.write(
-            f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g} for each {cost.unit}: all runs"
-            " that train on it together; no guarantee covers the metrics\n"
-        )
-    sys.stdout.write(f"{folder}\n")
+    sys.stdout.write(f"{_describe_costs(validation.costs)}\n{folder}\n")
     return 0
+
+
+def _announce(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _describe_costs(costs: "Sequence[PrivacyCost]") -> str:
+    """Say what all runs together cost."""
+    from fedtrain.report.tables import format_epsilon
+
+    if not costs:
+        return "nothing is protected (privacy.unit = 'none')"
+    told = " and ".join(
+        f"epsilon {format_epsilon(cost.epsilon)} at delta {cost.delta:g} for each {cost.unit}"
+        for cost in costs
+    )
+    return f"{told}: all runs that train on it together; no guarantee covers the metrics"
 
 
 def _render(validation: "Validation") -> "Table":

@@ -62,7 +62,8 @@ def render_costs(
         power: Assumed; None: the energy that was counted.
 
     Returns:
-        Something that a rich console prints. `a site` is the mean over the cohort, both ways.
+        Something that a rich console prints. `a site`, where there is no table by site, is the
+        mean over the cohort, both ways.
     """
     costs = load_run_costs(run)
     parts: list[RenderableType] = [_render_rounds(run, costs, limit, power=power)]
@@ -88,7 +89,8 @@ def _render_rounds(
             *_format_cpu(by_round.get(int(run.metrics[at]["round"]))),
             format_bytes(down[at]),
             format_bytes(up[at]),
-            _share(both[at], run.metrics[at].get("cohort")),
+            # The table by site says more.
+            NOTHING if costs else _share(both[at], run.metrics[at].get("cohort")),
             _format_energy(by_round.get(int(run.metrics[at]["round"])), power),
             format_seconds(times[at]),
             format_bytes(traffic[at]),

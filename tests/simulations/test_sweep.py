@@ -131,6 +131,18 @@ def test_wrong_study_is_refused_in_one_line(write, before, after, message):
         load_study(write(GRID.replace(before, after)))
 
 
+def test_unknown_key_of_the_space_is_refused_before_the_first_trial(write, tmp_path):
+    study = GRID.replace("learning_rate", "learning_rat")
+    with pytest.raises(ConfigError, match=r"sweep.space: .* did you mean training.learning_rate"):
+        sweep(write(study), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_only_go_together_are_not_refused(write):
+    space = '"training.optimiser" = ["adam"]\n"training.adam_betas" = [0.9]\n'
+    compute_planned_sweep_costs(write(GRID + space))
+
+
 def test_adaptive_choice_of_what_is_released_is_refused(write, tmp_path, capsys):
     study = GRID.replace('"grid"', '"tpe"\ntrials = 1').replace(
         "training.learning_rate", "privacy.noise_multiplier"

@@ -117,6 +117,20 @@ def test_held_out_site_is_tested_on_by_a_model_that_never_saw_it(tmp_path):
     assert "leave_out" in (tmp_path / "cv" / "001" / "config.toml").read_text()
 
 
+def test_folder_that_holds_something_is_left_alone(tmp_path):
+    config = build()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="not empty; choose another --out"):
+        validate(plan_folds(config, 2), config, tmp_path, Silence())
+
+
+def test_each_run_is_announced(tmp_path):
+    config, said = build(), []
+    parts = plan_sites(config, ["site-01"])
+    validate(parts, config, tmp_path / "cv", Silence(), announce=said.append)
+    assert said == ["run 1 of 1: tested on site-01"]
+
+
 @pytest.mark.slow
 def test_cross_validate_prints_mean_and_deviation(tmp_path, capsys):
     (tmp_path / "small.toml").write_text(SMALL)
