@@ -17,9 +17,8 @@ from fedtrain.plan import make_entry
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import describe_roster
-from fedtrain.statistics.figures import build_figures
 from fedtrain.statistics.plan import build_asked_plan
-from fedtrain.statistics.result import RESULT_FILE, StatisticsResult
+from fedtrain.statistics.result import RESULT_FILE, StatisticsResult, make_result
 
 from .draws import Draws
 from .rounds import Observer
@@ -149,14 +148,13 @@ def read_result(config: Config, summed: Summed) -> StatisticsResult:
     section = config.statistics
     if section is None:
         raise RunFailedError("the config asks for no statistics; add a section [statistics]")
-    stddev = summed.layout.compute_noise_stddev(summed.survivors)
-    return StatisticsResult(
-        plan=summed.plan,
-        figures=build_figures(
-            summed.plan, summed.sums, noise_stddev=stddev, min_records=section.min_records
-        ),
+    return make_result(
+        summed.plan,
+        summed.sums,
         sites=summed.survivors,
         cost=summed.layout.compute_cost(config, delta=section.target_delta),
+        noise_stddev=summed.layout.compute_noise_stddev(summed.survivors),
+        min_records=section.min_records,
     )
 
 

@@ -20,7 +20,7 @@ from fedtrain.statistics.drift import Drift, measure_drift
 from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
 from fedtrain.statistics.plan import DEFAULT_BINS, StatisticsPlan, build_asked_plan
 from fedtrain.statistics.records import iterate_values
-from fedtrain.statistics.result import StatisticsResult
+from fedtrain.statistics.result import StatisticsResult, make_result
 from fedtrain.statistics.vector import calibrate_noise
 
 from .grid import InProcessGrid
@@ -77,8 +77,14 @@ class Answer:
 
     def build_result(self, min_records: int = DEFAULT_MIN_RECORDS) -> StatisticsResult:
         """Return what the sum tells, and what it cost."""
-        figures = self.build_figures(min_records)
-        return StatisticsResult(self.plan, figures, self.sites, self.cost)
+        return make_result(
+            self.plan,
+            self.sums,
+            sites=self.sites,
+            cost=self.cost,
+            noise_stddev=self.noise_stddev,
+            min_records=min_records,
+        )
 
 
 def open_sites(

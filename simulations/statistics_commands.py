@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fedtrain.cli import add_overrides
 
 if TYPE_CHECKING:
+    from fedtrain.statistics.drift import Drift
+
     from .statistics import Answer, Noise
 
 _DELTA = 1e-5
@@ -59,14 +61,19 @@ def _register_drift(subparsers: "argparse._SubParsersAction[Any]") -> None:
         description=(
             "Compare new data at the sites with the data of a scenario, column by column: the\n"
             "population stability index and the shift of labels, from two secure sums of\n"
-            "histograms. Exit code 0, whatever is found.\n\n"
+            "histograms. Exit code 0, whatever is found. Of deployed sites give the directories\n"
+            "of two runs of fedtrain server stats --epsilon, that of the training data first.\n\n"
             "Example:\n"
-            "  fedtrain drift heart_disease --set data.path=heart_disease --new heart_2027"
+            "  fedtrain drift heart_disease --set data.path=heart_disease --new heart_2027\n"
+            "  fedtrain drift heart-20270101-1 --new heart-20270601-1"
         ),
     )
     _add_common(parser)
     parser.add_argument(
-        "--new", required=True, metavar="PATH", help="the new data, of the form of data.path"
+        "--new",
+        required=True,
+        metavar="PATH",
+        help="the new data, of the form of data.path; or a run",
     )
     parser.add_argument(
         "--threshold", type=float, default=0.25, metavar="PSI", help='index that says "retrain"'
@@ -128,10 +135,13 @@ def _run_drift(args: argparse.Namespace) -> int:
     from fedtrain.report.tables import make_console
     from fedtrain.statistics.drift import measure_drift
     from fedtrain.statistics.printing import print_guarantee
+    from fedtrain.statistics.result import RESULT_FILE
     from fedtrain.statistics.tables import render_drift, render_site_drift
 
     from .statistics import ask_sites, measure_site_drift, open_sites
 
+    if (Path(args.scenario) / RESULT_FILE).exists():
+        return _compare_runs(args)
     noise = _read_noise(args)
     if noise is not None and args.by_site:
         raise ConfigError(
@@ -157,10 +167,39 @@ def _run_drift(args: argparse.Namespace) -> int:
     if by_site is not None:
         make_console(sys.stdout).print(render_site_drift(by_site))
     print_guarantee(before.build_result(args.min_records), sums=2, seeded=True)
+    _print_verdict(drift)
+    return 0
+
+
+def _compare_runs(args: argparse.Namespace) -> int:
+    """Compare the answers of deployed sites to the same question, before and now."""
+    from fedtrain.errors import ConfigError
+    from fedtrain.report.tables import make_console
+    from fedtrain.statistics.printing import print_guarantee
+    from fedtrain.statistics.result import compare_results, describe_cost, load_result
+    from fedtrain.statistics.tables import render_drift
+
+    if args.by_site or args.epsilon is not None or args.overrides:
+        raise ConfigError(
+            f"{args.scenario} is a run that has been asked already: --by-site, --epsilon and --set"
+            " do not change it; leave them out"
+        )
+    before, after = load_result(Path(args.scenario)), load_result(Path(args.new))
+    drift = compare_results(before, after, threshold=args.threshold, min_records=args.min_records)
+    if args.json:
+        tree = drift.to_json() | {"cost_a_sum": describe_cost(after.cost), "sites": after.sites}
+        sys.stdout.write(json.dumps(tree, allow_nan=False) + "\n")
+        return 0
+    make_console(sys.stdout).print(render_drift(drift))
+    print_guarantee(after, sums=2)
+    _print_verdict(drift)
+    return 0
+
+
+def _print_verdict(drift: "Drift") -> None:
     names = ", ".join(drift.drifted)
     verdict = f"retrain: {names} beyond {drift.threshold:g}" if names else "no need to retrain"
     sys.stdout.write(f"{verdict}\n")
-    return 0
 
 
 def _read_noise(args: argparse.Namespace) -> "Noise | None":

@@ -1,8 +1,8 @@
 """Checks of a run that asked for statistics: one signed sum, its lines, its figures, its cost.
 
 The plan that `statistics.json` names is bound into the name that every site signed, so that it is
-what was asked. The figures themselves follow from a sum that nobody keeps: the manifest alone
-covers them.
+what was asked. The sum itself is signed by nobody, and an exact one is not kept: the manifest alone
+covers it, and figures without noise.
 """
 
 import math
@@ -19,6 +19,7 @@ from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.plan import make_entry
 from fedtrain.protocol import STATISTICS
 from fedtrain.secagg.graph import plan_graph
+from fedtrain.statistics.figures import build_figures
 from fedtrain.statistics.result import RESULT_FILE, StatisticsResult
 from fedtrain.statistics.vector import StatisticsVector
 
@@ -121,10 +122,19 @@ def check_cost(evidence: Evidence) -> int:
     if section is None or result.plan.noise_multiplier != (section.noise_multiplier or 0.0):
         raise AuditError(f"{RESULT_FILE}: its noise is not the config's")
     cost = asked.layout.compute_cost(evidence.config, delta=section.target_delta)
+    due_figures = result.figures
+    if result.sums is not None:
+        due_figures = build_figures(
+            result.plan,
+            np.array(result.sums),
+            noise_stddev=result.figures.noise_stddev,
+            min_records=section.min_records,
+        )
     _compare(
         RESULT_FILE,
         {
             "sites": (result.sites, survivors),
+            "what its sums give": (result.figures == due_figures, True),
             "noise_stddev": (
                 result.figures.noise_stddev,
                 asked.layout.compute_noise_stddev(survivors),

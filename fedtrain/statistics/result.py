@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from fedtrain.errors import PeerError, RunDirectoryError
+import numpy as np
+
+from fedtrain.errors import ConfigError, PeerError, RunDirectoryError
 from fedtrain.privacy.accounting import PrivacyCost
-from fedtrain.statistics.figures import Figures
+from fedtrain.statistics.drift import Drift, measure_drift
+from fedtrain.statistics.figures import DEFAULT_MIN_RECORDS, Figures, Sums, build_figures
 from fedtrain.statistics.plan import StatisticsPlan
 
 # In the directory of a run that asked for statistics.
@@ -24,16 +27,21 @@ class StatisticsResult:
         figures: Nothing of too few records.
         sites: Sites in the sum.
         cost: Of the sum, for one record; None where it is exact.
+        sums: `(m,)`, kept where they have noise, for a later comparison: an exact sum tells more
+            than its figures, and is not kept.
     """
 
     plan: StatisticsPlan
     figures: Figures
     sites: int
     cost: PrivacyCost | None
+    sums: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as values that JSON can hold."""
         tree = self.figures.to_json()
+        if self.sums is not None:
+            tree["sums"] = list(self.sums)
         return tree | {
             "plan": json.loads(self.plan.to_text()),
             "sites": self.sites,
@@ -43,13 +51,71 @@ class StatisticsResult:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "StatisticsResult":
         """Return the result that `to_json` wrote."""
-        cost = tree["cost_a_sum"]
+        cost, sums = tree["cost_a_sum"], tree.get("sums")
         return cls(
             plan=StatisticsPlan.from_text(json.dumps(tree["plan"])),
             figures=Figures.from_json(tree),
             sites=int(tree["sites"]),
             cost=None if cost is None else PrivacyCost(**cost),
+            sums=None if sums is None else tuple(float(value) for value in sums),
         )
+
+
+def make_result(
+    plan: StatisticsPlan,
+    sums: Sums,
+    *,
+    sites: int,
+    cost: PrivacyCost | None,
+    noise_stddev: float,
+    min_records: int = DEFAULT_MIN_RECORDS,
+) -> StatisticsResult:
+    """Return what a sum tells.
+
+    Args:
+        plan: What was asked.
+        sums: `(m,)`, decoded.
+        sites: Sites in the sum.
+        cost: Of the sum; None where it is exact.
+        noise_stddev: On each of its numbers.
+        min_records: Below it a figure is withheld.
+
+    Raises:
+        ConfigError: `min_records` is below 1.
+    """
+    figures = build_figures(plan, sums, noise_stddev=noise_stddev, min_records=min_records)
+    kept = None if cost is None else tuple(sums.tolist())
+    return StatisticsResult(plan, figures, sites, cost, kept)
+
+
+def compare_results(
+    before: StatisticsResult, after: StatisticsResult, *, threshold: float, min_records: int
+) -> Drift:
+    """Return how far the records of a later run are from those of an earlier one.
+
+    Args:
+        before: Of the training data.
+        after: Of the new data, by the same question.
+        threshold: Index that says "retrain".
+        min_records: As `measure_drift`.
+
+    Raises:
+        ConfigError: The questions differ, or a sum had no noise and was not kept.
+        DataError: A data set has too few records.
+    """
+    plans = [replace(one.plan, noise_multiplier=0.0, max_records=1) for one in (before, after)]
+    if plans[0] != plans[1]:
+        raise ConfigError(
+            "the two runs asked for different columns, bounds or bins; ask the same question of"
+            " the new data"
+        )
+    if before.sums is None or after.sums is None:
+        raise ConfigError(
+            "a sum without noise is not kept, its figures alone are; compare runs that were asked"
+            " with --epsilon"
+        )
+    sums = (np.array(one.sums) for one in (before, after))
+    return measure_drift(before.plan, *sums, threshold=threshold, min_records=min_records)
 
 
 def describe_cost(cost: PrivacyCost | None) -> dict[str, Any] | None:

@@ -55,9 +55,9 @@ class Federation:
         options = {"draws": Draws.from_system(), "roster": self.roster, "run_id": name}
         return ask_sites(self.grid, config, **options)[2]
 
-    def run(self, *overrides):
+    def run(self, *overrides, folder="run"):
         """Ask by a run's directory; return its path."""
-        run = RunDirectory.create(self.path / "run", resolve(parse_config(CONFIG, overrides)))
+        run = RunDirectory.create(self.path / folder, resolve(parse_config(CONFIG, overrides)))
         run.mark_running()
         run_question(self.grid, run, draws=Draws.from_system(), roster=self.roster)
         run.close()
@@ -236,3 +236,22 @@ def test_secret_of_the_run_stays_at_the_site(make):
     )
     files = [each.read_bytes() for each in path.rglob("*") if each.is_file()]
     assert not any(secret in data or secret.hex().encode() in data for data in files)
+
+
+def test_two_noised_answers_tell_whether_the_records_have_drifted(make, capsys):
+    least = {"min_noise_multiplier": 0.05, "lifetime_epsilon": 1000.0}
+    federation = make(max_statistics_epsilon=200.0, **least)
+    wide = ("statistics.target_epsilon=100.0", "statistics.bins=8")
+    before = federation.run(*wide)
+    for name in SITES:
+        write_ages(federation.path, name, (federation.ages[name] // 2).tolist())
+    after = federation.run(*wide, folder="later")
+    assert main(["drift", str(before), "--new", str(after), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["drifted"] == ["age"]
+
+
+def test_exact_answer_keeps_its_figures_and_not_its_sums(make, capsys):
+    path = make(exact_statistics=1).run()
+    assert "sums" not in json.loads((path / "statistics.json").read_text())
+    assert main(["drift", str(path), "--new", str(path)]) == 2
+    assert "is not kept" in capsys.readouterr().err
