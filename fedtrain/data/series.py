@@ -16,16 +16,20 @@ from fedtrain.data.columns import Category, sort_names
 from fedtrain.data.public import PublicConstants
 from fedtrain.data.records import Records
 from fedtrain.data.splits import SplitIndices
-from fedtrain.data.targets import label_alike, read_targets
+from fedtrain.data.targets import label_alike, mark_targets, read_targets
 from fedtrain.errors import ConfigError, DataError
 
 
-def build_windows(series: Mapping[str, NDArray[np.float64]], config: Config) -> Records:
+def build_windows(
+    series: Mapping[str, NDArray[np.float64]], config: Config, *, strict: bool = True
+) -> Records:
     """Cut each site's series into overlapping windows.
 
     Args:
         series: Measurements `(t,)` in order of time, by site.
         config: With `data.sequence_length`, `data.horizon` and `data.target_bounds`.
+        strict: Refuse a series that is too short or has a gap; else it has fewer windows or none:
+            to refuse it would tell of its site.
 
     Returns:
         Records `(m, l)` with targets `(m, h)`, each site's in order of time.
@@ -37,15 +41,9 @@ def build_windows(series: Mapping[str, NDArray[np.float64]], config: Config) -> 
     parts, codes = [], []
     names = sort_names(series)
     for code, name in enumerate(names):
-        values = read_targets(np.asarray(series[name]), config, f"series of site {name!r}")
-        if values.shape[1] != 1:
-            raise DataError(f"series of site {name!r} has {values.shape[1]} columns; give one")
-        if len(values) < length + horizon:
-            raise DataError(
-                f"series of site {name!r} has {len(values)} measurements, below"
-                f" data.sequence_length + data.horizon = {length + horizon}; lower those"
-            )
-        windows = np.lib.stride_tricks.sliding_window_view(values[:, 0], length + horizon)
+        windows = _cut_series(
+            np.asarray(series[name]), length + horizon, config, site=name, strict=strict
+        )
         parts.append(windows)
         codes.append(np.full(len(windows), code, np.int32))
     joined = np.ascontiguousarray(np.concatenate(parts))
@@ -61,6 +59,30 @@ def build_windows(series: Mapping[str, NDArray[np.float64]], config: Config) -> 
     )
 
 
+def _cut_series(
+    series: NDArray[np.float64], width: int, config: Config, *, site: str, strict: bool
+) -> NDArray[np.float32]:
+    """Return the windows of one site's series, `(m, width)`."""
+    what = f"series of site {site!r}"
+    usable = np.ones(len(series), np.bool_)
+    if not strict and series.ndim == 1:
+        usable = mark_targets(series[:, None], None)
+        series = np.where(usable, series, 0.0)
+    values = read_targets(series, config, what)
+    if values.shape[1] != 1:
+        raise DataError(f"{what} has {values.shape[1]} columns; give one")
+    if len(values) < width:
+        if not strict:
+            return np.empty((0, width), np.float32)
+        raise DataError(
+            f"{what} has {len(values)} measurements, below data.sequence_length + data.horizon ="
+            f" {width}; lower those"
+        )
+    whole = np.lib.stride_tricks.sliding_window_view(usable, width).all(axis=1)
+    windows: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(values[:, 0], width)
+    return windows[whole]
+
+
 def split_in_time(count: int, config: Config) -> SplitIndices:
     """Split a site's windows: the last are tested on, those before them choose the best model.
 
@@ -71,7 +93,8 @@ def split_in_time(count: int, config: Config) -> SplitIndices:
         config: The run's config.
 
     Raises:
-        ConfigError: Nothing is left to train on.
+        ConfigError: Nothing is left to train on, and nothing is protected: how long its series is
+            would be told by the refusal of a protected site.
     """
     data = config.data
     gap = data.sequence_length + (data.horizon or 1) - 1
@@ -79,11 +102,11 @@ def split_in_time(count: int, config: Config) -> SplitIndices:
     end = count
     parts = []
     for wanted in (test, validation):
-        parts.append(np.arange(end - wanted, end))
+        parts.append(np.arange(max(end - wanted, 0), max(end, 0)))
         end -= wanted + gap if wanted else 0
-    if end < 1:
+    if end < 1 and config.privacy.unit == "none":
         raise ConfigError(
             f"a series of {count} windows leaves none to train on, with {gap} left out before each"
             " of validation and test; lower data.sequence_length or the fractions"
         )
-    return SplitIndices(np.arange(end), parts[1], parts[0])
+    return SplitIndices(np.arange(max(end, 0)), parts[1], parts[0])

@@ -71,7 +71,7 @@ def load_table_files(config: Config, path: Path, *, strict: bool = True) -> Reco
     """
     data = config.data
     if data.task == "forecasting":
-        return _load_series(config, path)
+        return _load_series(config, path, strict=strict)
     if data.label is None and data.targets is None:
         raise ConfigError(
             f"data.label is missing and data.source = {data.source!r} needs it; name the label"
@@ -298,7 +298,7 @@ def _move_targets(
     return frame.drop(names).hstack(moved).with_columns(marked)
 
 
-def _load_series(config: Config, path: Path) -> Records:
+def _load_series(config: Config, path: Path, *, strict: bool) -> Records:
     """Read the column `data.label` of each site's file, its rows in order of time."""
     data = config.data
     if data.label is None:
@@ -311,9 +311,8 @@ def _load_series(config: Config, path: Path) -> Records:
     column = clean_frame(frame.select(data.label), data.missing).to_series()
     values = column.cast(pl.Float64, strict=False).fill_null(float("nan"))
     sites = frame[_SITE]
-    return build_windows(
-        {str(site): values.filter(sites == site).to_numpy() for site in sites.unique()}, config
-    )
+    series = {str(site): values.filter(sites == site).to_numpy() for site in sites.unique()}
+    return build_windows(series, config, strict=strict)
 
 
 def _make_rules(config: Config, public: PublicConstants, features: tuple[str, ...]) -> FrameRules:

@@ -141,6 +141,23 @@ def test_series_that_is_too_short_or_has_a_gap_is_refused():
         build_windows({"a": np.array([1.0, np.nan] * 5)}, config)
 
 
+SITE = "\n[privacy]\nunit = 'site'\nsite = {noise_multiplier = 1.0, max_update_norm = 1.0}\n"
+
+
+@pytest.mark.parametrize(
+    ("series", "windows"), [(np.arange(5.0), 0), (np.r_[np.arange(8.0), np.nan, np.arange(6.0)], 4)]
+)
+def test_protected_series_that_is_too_short_or_has_a_gap_has_fewer_windows(series, windows):
+    config = parse_config(SERIES + SITE)
+    records = build_windows({"a": series}, config, strict=False)
+    assert len(records) == len(records.targets) == windows
+    assert np.isfinite(records.features).all()
+    parts = split_in_time(windows, config).get_parts()
+    rows = np.concatenate(parts)
+    assert len(set(rows)) == len(rows)
+    assert set(rows) <= set(range(windows))
+
+
 def test_split_of_protected_records_with_targets_depends_on_each_alone():
     text = """
 [data]
