@@ -41,6 +41,10 @@ IMPORTANCE: Final = (
     "Records that the start model's importances were computed from (continual.importance = 'file'):"
     " they steer this run without noise."
 )
+FAMILY: Final = (
+    "The same records in the other folds or trials that this run is one of: the bound is of this run"
+    " alone, and theirs come on top (fedtrain cross-validate and sweep say what all cost together)."
+)
 UPDATES: Final = (
     "Each site's update, which is released as it is: training records can be reconstructed from it."
 )
@@ -105,6 +109,8 @@ def _list_unprotected(config: Config) -> tuple[str, ...]:
         found.append(START)
     if config.continual is not None and config.continual.importance == "file":
         found.append(IMPORTANCE)
+    if (config.data.fold, config.partition.leave_out, config.run.trial) != (None, None, None):
+        found.append(FAMILY)
     return (*found, TAKING_PART, POPULATION, SETTINGS)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedtrain.config import build_config
-from fedtrain.report.limits import IMPORTANCE, START, build_limits
+from fedtrain.report.limits import FAMILY, IMPORTANCE, START, build_limits
 
 PRIVATE = {
     "privacy": {"unit": "record", "noise_multiplier": 1.0},
@@ -27,3 +27,17 @@ def test_records_of_the_importances_are_not_protected(importance, told):
     model = {"start_from": "first.safetensors", "start_digest": "0" * 64}
     found = list_unprotected(PRIVATE | {"model": model, "continual": continual})
     assert (IMPORTANCE in found) is told
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"data": {"folds": 3, "fold": 0}},
+        {"run": {"trial": 0}},
+        {"partition": {"leave_out": ["site-00"], "sites": 3}},
+    ],
+    ids=["fold", "trial", "site"],
+)
+def test_runs_on_the_same_records_are_named_where_the_run_is_one_of_several(tables):
+    assert FAMILY in list_unprotected(PRIVATE | tables)
+    assert FAMILY not in list_unprotected(PRIVATE)
