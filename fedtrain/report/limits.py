@@ -42,8 +42,8 @@ IMPORTANCE: Final = (
     " they steer this run without noise."
 )
 FAMILY: Final = (
-    "The same records in the other folds or trials that this run is one of: the bound is of this run"
-    " alone, and theirs come on top (fedtrain cross-validate and sweep say what all cost together)."
+    "The same records in the other folds or trials that this run is one of: the bound is of this"
+    " run alone, and theirs come on top (fedtrain cross-validate and sweep say what all cost)."
 )
 UPDATES: Final = (
     "Each site's update, which is released as it is: training records can be reconstructed from it."
