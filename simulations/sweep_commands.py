@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .sweep import SweepResult
     from .sweep_study import Study
+
+EXIT_INTERRUPTED: Final = 130
 
 
 def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -63,7 +65,11 @@ def _run(args: argparse.Namespace) -> int:
     folder = args.out or Path("sweeps") / args.study.stem
     study, costs = compute_planned_sweep_costs(args.study)
     sys.stderr.write(f"{study.count_trials()} trials; {_describe_costs(study, costs)}\n")
-    result = sweep(args.study, folder, workers=args.workers)
+    try:
+        result = sweep(args.study, folder, workers=args.workers)
+    except KeyboardInterrupt:
+        sys.stderr.write("fedtrain: interrupted; the same command goes on with the study\n")
+        return EXIT_INTERRUPTED
     from .sweep_picture import draw_sweep
 
     draw_sweep(result, folder / "sweep.png")

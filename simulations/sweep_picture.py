@@ -8,6 +8,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from fedtrain.report.curves import BLACK, BLUE, ORANGE, STYLE
 from fedtrain.report.privacy_curves import save_figure
@@ -47,6 +48,7 @@ def _draw_history(axes: Axes, told: list[TrialResult], *, maximises: bool) -> No
     axes.step([t.number for t in complete], best, where="post", color=BLACK, linewidth=1.2)
     axes.set_title("By trial (x pruned)")
     axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_values(axes: Axes, told: list[TrialResult], name: str, result: SweepResult) -> None:
@@ -55,7 +57,7 @@ def _draw_values(axes: Axes, told: list[TrialResult], name: str, result: SweepRe
     if isinstance(space, Span):
         places = [trial.values[name] for trial in points]
         if space.log:
-            axes.set_xscale("log")
+            _scale(axes, space)
     else:
         axes.set_xticks(range(len(space)), [str(choice) for choice in space])
         places = [space.index(trial.values[name]) for trial in points]
@@ -68,6 +70,17 @@ def _draw_values(axes: Axes, told: list[TrialResult], name: str, result: SweepRe
             [place], _list_values([result.best]), s=90, facecolors="none", edgecolors=BLACK
         )
     axes.set_title(name.rpartition(".")[2])
+
+
+def _scale(axes: Axes, space: Span) -> None:
+    """Show all that is searched, with few ticks in plain numbers."""
+    axes.set_xscale("log")
+    axes.set_xlim(space.low / 1.1, space.high * 1.1)
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if space.high < 300 * space.low else (1,))
+    )
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _list_values(trials: list[TrialResult]) -> list[float]:
