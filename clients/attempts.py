@@ -2,7 +2,8 @@
 
 A simulated site's session stays in the process that stands for it. A real site's process may end
 after every message (a SuperNode starts one for each): its session is kept in the site's folder,
-together with what was announced, and a later message cannot change what that was.
+together with what was announced, and a later message cannot change what that was. An agent that
+lives on holds the session as well, and goes on with it where the folder says the same.
 """
 
 import json
@@ -158,6 +159,7 @@ def _open_session(site: Site, custody: Custody, context: RoundContext) -> Durabl
         store=custody.store,
         run=context.run,
         generator=SecureGenerator.from_system(),
+        live=site.runtime.live.setdefault(site.name, {}),
     )
 
 

@@ -18,6 +18,7 @@ from fedtrain.models.start import build_site_model
 from fedtrain.params import Layout
 from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.secagg.policy import SitePolicy
+from fedtrain.secagg.replay import LiveSessions
 from fedtrain.secagg.store import MemoryStore
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.memory import recall_start
@@ -44,6 +45,7 @@ class Runtime:
         # Secure aggregation: each site's attempt in progress and its record of the run.
         self.attempts: dict[int, object] = {}
         self.stores: dict[int, MemoryStore] = {}
+        self.live: dict[str, LiveSessions] = {}  # of real sites
         self.policy: SitePolicy | None = None
         self.runs: dict[str, str] = {}  # name of the run for each purpose
 

@@ -11,6 +11,10 @@ keeps what the site answered and a fresh seed, and the next process takes the sa
     sign_survivors  from the record of the masked vector
     unmask          from the record of the masked vector
 
+A process that lives on may hold the session of its last step (`LiveSessions`) and take the next one
+with that, where the store still says what it said after the last: the same bytes, without the steps
+before.
+
 Guarantees, besides those of `SiteSession`:
     * A seed draws for one context and one list of advertisements, so that no two transcripts have
       keys or shares in common; asked again for the same, the site answers the same bytes.
@@ -20,7 +24,7 @@ Guarantees, besides those of `SiteSession`:
     * Processes that work on messages of one run at a time take turns.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.secagg.codec import decode, encode
@@ -82,6 +86,20 @@ def load_context(store: StateStore, run: str) -> RoundContext | None:
     return None if state is None else decode(state, AttemptRecord).context
 
 
+@dataclass(frozen=True)
+class _Live:
+    """A session after a step, and all that its next step would be replayed from."""
+
+    session: SiteSession
+    policy: SitePolicy
+    kept: AttemptRecord
+    record: SiteRecord | None
+
+
+LiveSessions = dict[str, _Live]
+"""What a process holds of one site's attempts, by run; to be handed from session to session."""
+
+
 def _name_attempt(run: str) -> str:
     return f"attempt/{run}"
 
@@ -102,6 +120,7 @@ class DurableSession:
         run: str,
         generator: SecureGenerator,
         threads: int = 1,
+        live: LiveSessions | None = None,
     ) -> None:
         """Prepare to go on where the store says that this site is.
 
@@ -113,6 +132,7 @@ class DurableSession:
             run: The run that the site agreed to take part in, from the site's own knowledge.
             generator: Source of seeds. A deployed site passes `SecureGenerator.from_system()`.
             threads: How many mask the vector.
+            live: What this process holds of the same site's attempts; None: nothing.
 
         Raises:
             ConfigError: The identity is not the one that the roster lists for the site.
@@ -124,6 +144,7 @@ class DurableSession:
         self._run = run
         self._generator = generator
         self._threads = threads
+        self._live = {} if live is None else live
         self._key = _name_attempt(run)
         self._open_session(generator)  # a wrong identity is found before the first step
 
@@ -143,10 +164,12 @@ class DurableSession:
             if kept is None or kept.context != context or not kept.seed:
                 seed = self._generator.draw_bytes(SEED_BYTES).tobytes()
                 kept = AttemptRecord(context, seed, b"")
-            answer = self._start(kept).advertise(
+            session = self._start(kept)
+            answer = session.advertise(
                 context, config_digest=config_digest, model_digest=model_digest
             )
             self._save(kept)
+            self._hold(session, kept)
         return answer
 
     def share_keys(self, listed: AdvertisementList) -> EncryptedShares:
@@ -158,9 +181,11 @@ class DurableSession:
         with self._store.lock(self._key):
             kept = self._require_attempt()
             self._check_unanswered(kept, encode(listed))
-            session = self._replay_advertise(kept)
+            session = self._take_live(kept, 1) or self._replay_advertise(kept)
             answer = session.share_keys(listed)
-            self._save(replace(kept, listed=encode(listed)))
+            kept = replace(kept, listed=encode(listed))
+            self._save(kept)
+            self._hold(session, kept)
         return answer
 
     def mask(self, vector: Words, delivery: ShareDelivery) -> MaskedVector:
@@ -174,8 +199,7 @@ class DurableSession:
             kept = self._require_attempt()
             if not kept.listed:
                 raise RefusalError("out-of-turn", "this site has not dealt its shares yet")
-            session = self._replay_advertise(kept)
-            session.share_keys(decode(kept.listed, AdvertisementList))
+            session = self._take_live(kept, 2) or self._replay_share_keys(kept)
             answer = session.mask(vector, delivery)
             self._forget(kept)
         return answer
@@ -217,6 +241,25 @@ class DurableSession:
             context, config_digest=context.config_digest, model_digest=context.model_digest
         )
         return session
+
+    def _replay_share_keys(self, kept: AttemptRecord) -> SiteSession:
+        session = self._replay_advertise(kept)
+        session.share_keys(decode(kept.listed, AdvertisementList))
+        return session
+
+    def _hold(self, session: SiteSession, kept: AttemptRecord) -> None:
+        self._live[self._run] = _Live(session, self._policy, kept, self._load_record())
+
+    def _take_live(self, kept: AttemptRecord, stage: int) -> SiteSession | None:
+        """Return the session of the step before, if a replay would give the same; once only.
+
+        A step that fails may leave a session half changed: nobody gets it again.
+        """
+        live = self._live.pop(self._run, None)
+        if live is None or live.session.stage != stage:
+            return None
+        same = (live.policy, live.kept, live.record) == (self._policy, kept, self._load_record())
+        return live.session if same else None
 
     def _restore(self, least: int) -> SiteSession:
         record = self._load_record()

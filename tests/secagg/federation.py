@@ -33,7 +33,13 @@ def name_sites(n):
 
 
 class Federation:
-    """Identities, roster, policies and stores of n sites; contexts and sessions on demand."""
+    """Identities, roster, policies and stores of n sites; contexts and sessions on demand.
+
+    Attributes:
+        processes_live_on: Whether durable sessions hold what they can from message to message.
+    """
+
+    processes_live_on = False
 
     def __init__(self, n=4, *, seed=0, root=ROOT, min_threshold_share=2 / 3):
         self.sites = name_sites(n)
@@ -45,6 +51,7 @@ class Federation:
             root.public_key, self.roster, min_threshold_share=min_threshold_share
         )
         self.stores = {site: MemoryStore() for site in self.sites}
+        self.live = {}
 
     def make_context(self, **changes):
         cohort = changes.pop("cohort", self.sites)
@@ -81,6 +88,7 @@ class Federation:
             store=self.stores[site],
             run=run,
             generator=SecureGenerator.from_system(),
+            live=self.live.setdefault(site, {}) if self.processes_live_on else None,
         )
 
     def make_sessions(self, context, *, label=0):

@@ -27,7 +27,7 @@ from fedtrain.secagg.messages import (
     SignatureList,
     SurvivorSet,
 )
-from fedtrain.secagg.replay import load_context, pin_text
+from fedtrain.secagg.replay import load_context, load_pinned, pin_text
 from tests.secagg.federation import CONFIG, MODEL, Federation, Round, name_sites
 from tests.secagg.test_restarts import Racing
 from tests.secagg.test_rounds import draw_case
@@ -35,6 +35,12 @@ from tests.secagg.test_rounds import draw_case
 SITE, OTHER = "site-001", "site-002"
 STAGES = ("advertise", "share", "mask", "sign", "unmask")
 STEPS = ("advertise", "share_keys", "mask", "sign_survivors", "unmask")
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["ends", "lives-on"])
+def process(request, monkeypatch):
+    """Run each test twice: a site's process ends after each message, or holds its session."""
+    monkeypatch.setattr(Federation, "processes_live_on", request.param)
 
 
 class Reborn:
@@ -432,6 +438,8 @@ def test_what_is_pinned_stays():
     pin_text(store, "evaluation", "run-2")
     with refuses("context"):
         pin_text(store, "training", "run-2")
+    pinned = [load_pinned(store, name) for name in ("training", "evaluation", "statistics")]
+    assert pinned == ["run-1", "run-2", None]
 
 
 def test_damaged_attempt_is_refused():
