@@ -59,7 +59,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         has_default = action.default not in (None, False, [], (), argparse.SUPPRESS)
-        if has_default and "%(default)" not in text:
+        if has_default and "(default" not in text:  # of argparse's own, or in words
             text += " (default: %(default)s)"
         return text
 

@@ -1,9 +1,11 @@
 """The command line frame: one command, one-line errors, fast start."""
 
+import argparse
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,21 @@ def test_help_lists_every_command_and_an_example(capsys: pytest.CaptureFixture[s
 def test_help_of_a_command_prints(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: fedtrain {command}")
+
+
+def list_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from list_parsers(child)
+
+
+def test_help_of_no_option_says_its_default_twice() -> None:
+    parsers = list(list_parsers(cli.build_parser()[0]))
+    twice = re.compile(r"\(default[^)]*\)\s+\(default")
+    assert len(parsers) > 60
+    assert not [parser.prog for parser in parsers if twice.search(parser.format_help())]
 
 
 @pytest.mark.parametrize(
