@@ -1,5 +1,6 @@
 """The coordinator of the benchmark: the real one, which also sends models out and back."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,7 @@ def serve(folder: str, port: str, *pids: str) -> None:
     from ..loading import load_app, refer_to_sibling
 
     coordinator = load_app(refer_to_sibling("server.coordinator:Coordinator"))(Path(folder))
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # the table is all that is printed
     coordinator.serve()
     try:
         entries = load_member(Path(folder)).signed.membership.entries

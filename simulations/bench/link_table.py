@@ -13,15 +13,15 @@ WIDTH: Final = 120
 HEADERS: Final = (
     "model",
     "contender",
-    "median s",
+    "median\ns",
     "min s",
-    "of floor",
-    "processor s",
-    "of floor",
-    "on the wire",
-    "coordinator: peak",
-    "of it, added",
-    "site: peak",
+    "of\nfloor",
+    "processor\ns",
+    "of\nfloor",
+    "on the\nwire",
+    "coordinator:\npeak",
+    "of it,\nadded",
+    "site:\npeak",
 )
 _TITLES: Final = {FLOOR: "TCP + TLS 1.3", OURS: "fedtrain"}
 LEGEND: Final = (
