@@ -20,6 +20,7 @@ from fedtrain.plan import RecordPlan, build_record_plan
 from fedtrain.secagg.policy import SitePolicy
 from fedtrain.secagg.replay import LiveSessions
 from fedtrain.secagg.store import MemoryStore
+from fedtrain.statistics.plan import build_reading_config
 from fedtrain.training.local import LocalTrainer
 from fedtrain.training.memory import recall_start
 from fedtrain.training.trial import verify_trainable
@@ -52,7 +53,7 @@ class Runtime:
     @cached_property
     def shards(self) -> Shards:
         """The data, opened when it is first asked for: after policy and budget."""
-        return Shards.open(self.config, own=self._own)
+        return Shards.open(build_reading_config(self.config), own=self._own)
 
     @property
     def layout(self) -> Layout:

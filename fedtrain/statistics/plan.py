@@ -213,6 +213,31 @@ def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
     return replace(plan, noise_multiplier=section.noise_multiplier or 0.0)
 
 
+def build_reading_config(config: Config) -> Config:
+    """Return the config that a site opens its data by.
+
+    A question with noise is asked of data that is read as under record-level privacy, whatever the
+    scenario's training protects: then neither a column's kind nor a class, and no refusal, follows
+    from a record. Any other run reads its data as its config says.
+    """
+    section, data = config.statistics, config.data
+    if section is None or section.noise_multiplier is None:
+        return config
+    changes: dict[str, Any] = {"preparation": "bounds", "clip_outliers": None, "augmentation": None}
+    columns = section.columns or data.columns
+    if columns is not None and columns != (ARRAY_NAME,):
+        changes |= {
+            "columns": columns,
+            "bounds": {name: data.bounds[name] for name in columns if name in data.bounds},
+            "categories": {n: data.categories[n] for n in columns if n in data.categories},
+            "categorical": tuple(name for name in data.categorical if name in columns),
+            "zero_is_missing": tuple(name for name in data.zero_is_missing if name in columns),
+        }
+    privacy = config.privacy.model_copy(update={"unit": "record"})
+    changed = {"data": data.model_copy(update=changes), "privacy": privacy}
+    return config.model_copy(update=changed)
+
+
 def compute_question_digest(plan: StatisticsPlan, cohort: int) -> str:
     """Return what names a question in a site's ledger, SHA-256, hex.
 

@@ -103,9 +103,10 @@ target_epsilon = 1.0
 """
 
 
-def open_real_site(path, records, *, run="one"):
-    """Return a real site of these ages, as a process that just started has it."""
-    (path / "data.csv").write_text("age,ill\n" + "".join(f"{age},1\n" for age in records))
+def open_real_site(path, records, *, run="one", odd=""):
+    """Return a real site of these ages, and an odd row, as a process that just started has it."""
+    rows = [f"{age},1" for age in records]
+    (path / "data.csv").write_text("\n".join(["age,ill", *rows, odd]) + "\n")
     folder = path / "anna"
     if not folder.exists():
         create_custody(folder, "anna", policy=Policy(statistics=True))
@@ -139,3 +140,10 @@ def test_paid_answer_is_not_given_to_another_cohort(tmp_path):
     answer(site)
     with pytest.raises(BudgetError, match="was released for"):
         answer(site, cohort=4)
+
+
+@pytest.mark.parametrize("odd", ["old,1", "1e400,1", "50,maybe", "50,", ",1"])
+def test_no_record_makes_a_site_refuse_a_noised_question(tmp_path, odd):
+    """Of what protects records a refusal, too, would tell: of one that is there."""
+    site = open_real_site(tmp_path, [40, 50, 60], odd=odd)
+    assert len(answer(site).words) == 3 + 1 + 20 + 2
