@@ -318,6 +318,7 @@ def _run_importance(args: argparse.Namespace) -> int:
     from fedtrain.use.exporting import export_importance
 
     export_importance(_open(args), args.data, args.out)
+    sys.stderr.write(f"{args.out} tells of the records in {args.data}, without protection\n")
     sys.stdout.write(f"{args.out}\n")
     return 0
 

@@ -58,6 +58,7 @@ def test_importance_is_written_beside_the_model_and_used(first, tmp_path, capsys
     data, out = tmp_path / "earlier.npz", tmp_path / "start.safetensors"
     np.savez(data, x=np.random.default_rng(0).integers(0, 17, (20, 1, 8, 8)))
     assert cli.main(["importance", str(first), "--data", str(data), "--out", str(out)]) == 0
+    assert "tells of the records in" in capsys.readouterr().err
     state = load_saved_model(first).model.state_dict()
     assert set(load_file(out)) == {*state, *(f"importance.{name}" for name in state)}
     changes = (f"model.start_from={out}", "continual.pull=0.01", "continual.importance=file")
