@@ -37,7 +37,7 @@ name = "logistic"
 learning_rate = 0.1
 [federation]
 rounds = 3
-round_timeout = 20.0
+round_timeout = 60.0
 [secure_aggregation]
 mode = "off"
 """
@@ -80,7 +80,7 @@ class Deployed(Coordinator):
         self.queue = RunQueue(folder, self.records, surroundings)
 
     def _make_grid(self, run_id, sites, is_over):
-        grid = self.make_grid(wait_for_sites=20)
+        grid = self.make_grid(wait_for_sites=60)
         grid._run_id, grid._is_over = run_id, is_over
         return grid
 
