@@ -1,6 +1,6 @@
-"""Neighbour replay of a whole answer: a site's reply, and its reply without one record.
+"""Neighbour replay of a whole answer: a site's reply, and its reply without one record or person.
 
-The record joins the one step, noise is the same: the updates may differ by one clipped gradient,
+It joins the one step, noise is the same: the updates may differ by one clipped gradient,
 and nothing else of the reply may differ at all.
 """
 
@@ -88,9 +88,11 @@ def answer(path, changes, kept, *, without=None):
     x = random.random((RECORDS, 1, 4, 4)).astype(np.float32)
     y = (np.arange(RECORDS) % 2).astype(np.int64)
     y[1], x[1] = y[0], x[0]  # one twice
-    rows = np.delete(np.arange(RECORDS), [] if without is None else [without])
-    np.savez(path, x=x[rows], y=y[rows])
     config = resolve(build_config(merge(BASE, merge({"data": {"path": str(path)}}, changes))))
+    units = np.arange(RECORDS) // (3 if config.privacy.covers_persons else 1)
+    kept_rows = np.arange(RECORDS) if without is None else np.flatnonzero(units != units[without])
+    persons = {"person": units[kept_rows]} if config.privacy.covers_persons else {}
+    np.savez(path, x=x[kept_rows], y=y[kept_rows], **persons)
     shards = Shards.open(config)
     preparation = fit_preparation([], config, shards.public)
     model = build_start_model(
@@ -140,9 +142,10 @@ def compare(tmp_path, changes):
     return float(np.linalg.norm(updates[0] - updates[1])), same
 
 
+@pytest.mark.parametrize("unit", ["record", "person"])
 @pytest.mark.parametrize("name", FEATURES)
-def test_record_changes_an_answer_by_one_clipped_gradient_at_most(tmp_path, name):
-    distance, same = compare(tmp_path, FEATURES[name])
+def test_unit_changes_an_answer_by_one_clipped_gradient_at_most(tmp_path, name, unit):
+    distance, same = compare(tmp_path, merge(FEATURES[name], {"privacy": {"unit": unit}}))
     assert 0 < distance <= CLIP * (1 + 1e-3)
     assert same
 
