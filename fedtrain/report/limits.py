@@ -41,6 +41,10 @@ IMPORTANCE: Final = (
     "Records that the start model's importances were computed from (continual.importance = 'file'):"
     " they steer this run without noise."
 )
+COUNTED: Final = (
+    "training.class_weights and data.vocabulary, where they were counted from these records: the"
+    " bound takes the config for public, and what a count cost comes on top."
+)
 FAMILY: Final = (
     "The same records in the other folds or trials that this run is one of: the bound is of this"
     " run alone, and theirs come on top (fedtrain cross-validate and sweep say what all cost)."
@@ -109,6 +113,8 @@ def _list_unprotected(config: Config) -> tuple[str, ...]:
         found.append(START)
     if config.continual is not None and config.continual.importance == "file":
         found.append(IMPORTANCE)
+    if config.training.class_weights is not None or config.data.vocabulary is not None:
+        found.append(COUNTED)
     if (config.data.fold, config.partition.leave_out, config.run.trial) != (None, None, None):
         found.append(FAMILY)
     return (*found, TAKING_PART, POPULATION, SETTINGS)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedtrain.config import build_config
-from fedtrain.report.limits import FAMILY, IMPORTANCE, START, build_limits
+from fedtrain.report.limits import COUNTED, FAMILY, IMPORTANCE, START, build_limits
 
 PRIVATE = {
     "privacy": {"unit": "record", "noise_multiplier": 1.0},
@@ -41,3 +41,9 @@ def test_records_of_the_importances_are_not_protected(importance, told):
 def test_runs_on_the_same_records_are_named_where_the_run_is_one_of_several(tables):
     assert FAMILY in list_unprotected(PRIVATE | tables)
     assert FAMILY not in list_unprotected(PRIVATE)
+
+
+def test_weights_of_classes_may_have_been_counted_from_the_records():
+    weighted = PRIVATE["training"] | {"class_weights": [1.0, 2.0]}
+    assert COUNTED in list_unprotected(PRIVATE | {"training": weighted})
+    assert COUNTED not in list_unprotected(PRIVATE)
