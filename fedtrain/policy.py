@@ -107,7 +107,7 @@ class Policy(Section):
         False,
         description=(
             "Whether a run may ask for statistics and train nothing: sums of counts, moments and"
-            " histograms over all sites."
+            " histograms over all sites, of text how often tokens follow one another."
         ),
     )
     max_statistics_epsilon: float = Field(

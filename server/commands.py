@@ -13,7 +13,7 @@ from fedtrain.errors import ConfigError, RunFailedError
 from fedtrain.link.suites import restrict_suites
 from fedtrain.membership.consent import confirm
 
-from .statistics_commands import add_arguments, ask
+from . import statistics_commands, vocabulary_commands
 
 DESCRIPTION: Final = """\
 A coordinator: it asks sites to train and adds up what they answer. It holds no data and no key that
@@ -41,7 +41,10 @@ def register(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _register_start(kinds)
     _register_run(kinds)
     summary = "ask the sites for statistics; trains nothing"
-    add_arguments(_add(kinds, "stats", summary, _run_stats, operator=True))
+    statistics_commands.add_arguments(_add(kinds, "stats", summary, _run_stats, operator=True))
+    summary = "learn a byte-pair vocabulary of the sites' texts"
+    learning = _add(kinds, "vocabulary", summary, _run_vocabulary, operator=True)
+    vocabulary_commands.add_arguments(learning)
     _register_readers(kinds)
     _register_changes(kinds)
 
@@ -261,7 +264,12 @@ def _run_run(args: argparse.Namespace) -> int:
 
 def _run_stats(args: argparse.Namespace) -> int:
     with _connect(args.operator) as calls:
-        return ask(calls, args, wait=_wait)
+        return statistics_commands.ask(calls, args, wait=_wait)
+
+
+def _run_vocabulary(args: argparse.Namespace) -> int:
+    with _connect(args.operator) as calls:
+        return vocabulary_commands.learn(calls, args, wait=_wait)
 
 
 def _wait(calls: Any, run: str) -> None:

@@ -18,7 +18,8 @@ class StatisticsSection(Section):
         min_length=1,
         description=(
             "Columns that are described, each with public bounds or categories. Default:"
-            " data.columns, or else all that have them."
+            " data.columns, or else all that have them. Text has none: of it is counted in how many"
+            " records one token follows another."
         ),
     )
     bins: int = Field(20, ge=0, le=4096, description="Equal bins of each histogram; 0: none.")

@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from fedtrain.errors import ConfigError
 
 UNKNOWN: Final = "<unknown>"
 _PIECES: Final = re.compile(r" ?[^\s]+|\s")
-_STEP: Final = 16  # pairs joined after one sum; each sum costs a round of messages
+STEP: Final = 16  # pairs joined after one sum; each sum costs a round of messages
 
 Counts = NDArray[np.int64]
 
@@ -119,7 +119,7 @@ def learn_vocabulary(
         total = np.zeros((len(tokens), len(tokens)), np.int64)
         for text in texts.values():
             total += pairs.count_pairs(text)
-        wanted = min(_STEP, size - len(tokens))
+        wanted = min(STEP, size - len(tokens))
         joined = choose_pairs(total, tokens, wanted=wanted, min_count=min_count)
         if not joined:
             return tokens
@@ -127,8 +127,15 @@ def learn_vocabulary(
     return tokens
 
 
+def leave_out_boundaries(total: NDArray[Any], tokens: Sequence[str]) -> NDArray[Any]:
+    """Return counts of neighbours `(V, V)` without those that belong to two pieces of a text."""
+    blank = np.array([text.isspace() and not text.endswith(" ") for text in tokens])
+    begins = np.array([text[:1].isspace() for text in tokens])
+    return np.where(blank[:, None] | begins[None, :], 0, total)
+
+
 def choose_pairs(
-    total: Counts, tokens: Sequence[str], *, wanted: int, min_count: int
+    total: NDArray[Any], tokens: Sequence[str], *, wanted: int, min_count: float
 ) -> tuple[str, ...]:
     """Return the texts of the most frequent pairs, none of which shares a token with another.
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrain.data.byte_pairs import leave_out_boundaries
 from fedtrain.errors import ConfigError
 from fedtrain.statistics.plan import Range, StatisticsPlan
 
@@ -23,6 +24,10 @@ QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 DEFAULT_MIN_RECORDS: Final = 10
 OTHERS: Final = "(others)"
 UNLISTED: Final = "(unlisted)"
+SUCCESSIONS: Final = "two tokens"
+# Of 65,000 numbers noise alone lifts one above so many standard deviations in one sum of fifty.
+CLEAR: Final = 5.0
+_MOST_PAIRS: Final = 40
 Sums = NDArray[np.float64]
 
 
@@ -143,6 +148,7 @@ class SumsReader:
         self.choices = [self.take(len(choice.categories) + 2) for choice in plan.choices]
         self.labels = self.take(len(plan.labels))
         self.pairs = [self.take(6) for _ in plan.pairs]
+        self.successions = self.take(len(plan.tokens) ** 2)
 
     def take(self, size: int) -> Sums:
         """Return the next sums."""
@@ -183,9 +189,12 @@ def build_figures(
             _read_range(column, part, reader.records, least)
             for column, part in zip(plan.ranges, reader.ranges, strict=True)
         ),
-        choices=tuple(
-            _read_choice(choice.name, choice.categories, part, reader.records, least)
-            for choice, part in zip(plan.choices, reader.choices, strict=True)
+        choices=(
+            *(
+                _read_choice(choice.name, choice.categories, part, reader.records, least)
+                for choice, part in zip(plan.choices, reader.choices, strict=True)
+            ),
+            *_read_successions(plan, reader, max(least, CLEAR * noise_stddev)),
         ),
         labels=(
             ChoiceFigures("label", pool_small(plan.labels, reader.labels, least), None)
@@ -296,6 +305,23 @@ def _read_correlation(
     for (i, j), part in zip(plan.pairs, reader.pairs, strict=True):
         matrix[i][j] = matrix[j][i] = _correlate(part, least)
     return tuple(tuple(row) for row in matrix)
+
+
+def _read_successions(
+    plan: StatisticsPlan, reader: SumsReader, least: float
+) -> tuple[ChoiceFigures, ...]:
+    """Return the most frequent pairs of tokens that are one word's, by their joint text."""
+    if not plan.tokens:
+        return ()
+    total = reader.successions.reshape(len(plan.tokens), -1)
+    kept = leave_out_boundaries(total, plan.tokens)
+    kept[-1], kept[:, -1] = 0, 0  # unknown characters
+    counts: dict[str, float] = {}
+    for cell in np.argsort(-kept, axis=None, kind="stable")[:_MOST_PAIRS]:
+        first, second = divmod(int(cell), len(plan.tokens))
+        if kept[first, second] >= least:
+            counts.setdefault(plan.tokens[first] + plan.tokens[second], kept[first, second].item())
+    return (ChoiceFigures(SUCCESSIONS, counts, None),)
 
 
 def _correlate(part: Sums, least: float) -> float | None:

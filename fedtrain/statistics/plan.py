@@ -60,6 +60,9 @@ class StatisticsPlan:
         max_records: Records that one site has at most; the ring is proven for so many.
         noise_multiplier: Noise standard deviation of the sum / what one record can change in it
             (L2); 0: the sum is exact.
+        tokens: Of text, the vocabulary, V tokens: counted is, of every two, in how many records
+            the one follows the other.
+        window: Of text, ids that a record has at most before the one to predict.
     """
 
     ranges: tuple[Range, ...]
@@ -70,6 +73,8 @@ class StatisticsPlan:
     part: Part = "all"
     max_records: int = 10_000
     noise_multiplier: float = 0.0
+    tokens: tuple[str, ...] = ()
+    window: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.bins <= MAX_BINS:
@@ -92,25 +97,31 @@ class StatisticsPlan:
 
     @property
     def length(self) -> int:
-        """m: the records, then each column's sums, the labels and the pairs'."""
+        """m: the records, then each column's sums, the labels', the pairs' and the tokens'."""
         numeric = len(self.ranges) * (3 + self.bins)
         categorical = sum(len(choice.categories) + 2 for choice in self.choices)
-        return 1 + numeric + categorical + len(self.labels) + _SUMS_A_PAIR * len(self.pairs)
+        pairs = _SUMS_A_PAIR * len(self.pairs) + len(self.tokens) ** 2
+        return 1 + numeric + categorical + len(self.labels) + pairs
 
     def compute_record_norm(self) -> float:
         """Return the L2 norm that one record's values have at most, before they are rounded.
 
         Every value is between -1 and 1. A record is 1 in the count of records, in one cell of each
         categorical column and in one of the labels; a numeric column adds "it is there", the value,
-        its square and one bin (or shares of bins that sum to 1); a pair six products.
+        its square and one bin (or shares of bins that sum to 1); a pair six products. Of text it is
+        1 in a cell for each different two ids that follow one another, `window` of them at most.
         """
         numeric = len(self.ranges) * (3 + (self.bins > 0))
         pairs = _SUMS_A_PAIR * len(self.pairs)
-        return math.sqrt(1 + numeric + len(self.choices) + (len(self.labels) > 0) + pairs)
+        squares = 1 + numeric + len(self.choices) + (len(self.labels) > 0) + pairs
+        return math.sqrt(squares + (self.window if self.tokens else 0))
 
     def to_text(self) -> str:
-        """Return the canonical text that messages carry."""
-        return to_canonical(asdict(self))
+        """Return the canonical text that messages carry; of tables and images without tokens."""
+        tree = asdict(self)
+        if not self.tokens:
+            del tree["tokens"], tree["window"]
+        return to_canonical(tree)
 
     @classmethod
     def from_text(cls, text: str) -> "StatisticsPlan":
@@ -125,7 +136,8 @@ class StatisticsPlan:
             tree["choices"] = tuple(
                 Choice(one["name"], tuple(one["categories"])) for one in tree["choices"]
             )
-            return cls(**(tree | {"labels": tuple(tree["labels"])}))
+            names = {key: tuple(tree.get(key, ())) for key in ("labels", "tokens")}
+            return cls(**(tree | names))
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise PeerError("the statistics that are asked for cannot be read") from error
 
@@ -194,6 +206,8 @@ def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
     section, data = config.statistics, config.data
     if section is None:
         raise ConfigError("the config asks for no statistics; add a section [statistics]")
+    if data.source == "text":
+        return _build_text_plan(config, public)
     if public.columns is not None:
         columns = section.columns or data.columns or (*data.bounds, *data.categories)
         if not columns:
@@ -213,6 +227,24 @@ def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
     return replace(plan, noise_multiplier=section.noise_multiplier or 0.0)
 
 
+def _build_text_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
+    section = config.statistics
+    if section is None or section.columns is not None or section.correlation:
+        raise ConfigError(
+            "data.source = 'text' has no columns: of text the pairs of tokens are counted; remove"
+            " statistics.columns and statistics.correlation"
+        )
+    return StatisticsPlan(
+        ranges=(),
+        choices=(),
+        bins=0,
+        max_records=section.max_records or config.secure_aggregation.max_weight,
+        noise_multiplier=section.noise_multiplier or 0.0,
+        tokens=public.label_names or (),
+        window=config.data.sequence_length,
+    )
+
+
 def build_reading_config(config: Config) -> Config:
     """Return the config that a site opens its data by.
 
@@ -223,7 +255,9 @@ def build_reading_config(config: Config) -> Config:
     section, data = config.statistics, config.data
     if section is None or section.noise_multiplier is None:
         return config
-    changes: dict[str, Any] = {"preparation": "bounds", "clip_outliers": None, "augmentation": None}
+    preparation = "none" if data.source == "text" else "bounds"
+    changes: dict[str, Any] = {"clip_outliers": None, "augmentation": None}
+    changes["preparation"] = preparation
     columns = section.columns or data.columns
     if columns is not None and columns != (ARRAY_NAME,):
         changes |= {
@@ -245,7 +279,7 @@ def compute_question_digest(plan: StatisticsPlan, cohort: int) -> str:
         plan: What is asked.
         cohort: Most sites of the sum: each site's share of the noise depends on it.
     """
-    text = to_canonical({"cohort": cohort, "plan": asdict(plan)})
+    text = to_canonical({"cohort": cohort, "plan": plan.to_text()})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

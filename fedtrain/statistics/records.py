@@ -1,6 +1,6 @@
 """The values that one record adds to the sums of a plan.
 
-Shapes: n records, m coordinates of the sum, b bins.
+Shapes: n records, m coordinates of the sum, b bins, V tokens.
 """
 
 from collections.abc import Iterator
@@ -58,6 +58,8 @@ def compute_values(features: Features, labels: Category, plan: StatisticsPlan) -
     if plan.labels:
         parts.append(_count_codes(labels.recode(plan.labels), len(plan.labels)))
     parts += [_multiply(scaled[i][:, 0], scaled[j][:, 0]) for i, j in plan.pairs]
+    if plan.tokens:
+        parts.append(_mark_successions(features, labels, plan))
     return np.concatenate(parts, axis=1)
 
 
@@ -110,6 +112,23 @@ def _count_codes(codes: NDArray[np.integer], size: int) -> Values:
     cells = np.zeros((len(codes), size))
     known = np.flatnonzero(codes >= 0)
     cells[known, codes[known]] = 1
+    return cells
+
+
+def _mark_successions(features: Features, labels: Category, plan: StatisticsPlan) -> Values:
+    """Return 1 for each two ids that follow one another in a record, however often, `(n, V * V)`.
+
+    Raises:
+        DataError: Records are longer than the plan has them, or of another vocabulary.
+    """
+    size = len(plan.tokens)
+    if isinstance(features, Table) or features.ndim != 2 or features.shape[1] > plan.window:
+        raise DataError(f"records are not texts of {plan.window} ids at most")
+    if len(labels.names) != size:
+        raise DataError(f"records have a vocabulary of {len(labels.names)} tokens, not {size}")
+    ids = np.concatenate([features, labels.codes[:, None]], axis=1).astype(np.int64)
+    cells = np.zeros((len(ids), size * size))
+    np.put_along_axis(cells, ids[:, :-1] * size + ids[:, 1:], 1.0, axis=1)
     return cells
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fedtrain.cli import main
+from fedtrain.config import load_config
 from tests.deploy.deployed import SCENARIO, SITES, Deployed, wait_until
 
 MOST_KILLS = 40
@@ -68,3 +69,40 @@ def keep_all_alive(deployed, run, marks):
         for name in [name for name, one in processes.items() if one.has_ended]:
             assert processes[name].wait() == -9, processes[name].read_log()
             processes[name] = deployed.start(name, **marks[name])
+
+
+TEXTS = """
+[run]
+name = "plays"
+[data]
+source = "text"
+sequence_length = 16
+[partition]
+scheme = "natural"
+[model]
+name = "lstm"
+"""
+
+
+@pytest.mark.slow
+def test_vocabulary_of_deployed_sites_is_learnt_by_the_command(tmp_path, nursery):
+    policy = {"max_statistics_epsilon": 50.0, "min_noise_multiplier": 0.1, "lifetime_delta": 1e-5}
+    deployed = Deployed(tmp_path / "demo", nursery, statistics=True, **policy)
+    out = tmp_path / "tokens.toml"
+    (tmp_path / "plays.toml").write_text(TEXTS)
+    try:
+        for site in SITES:
+            text = "the cat and the rat sat on the mat with that other cat\n" * 200
+            (deployed.path / f"{site}.csv").write_text(text)
+        deployed.start_coordinator()
+        deployed.start_agents()
+        asked = ["server", "vocabulary", str(tmp_path / "plays.toml"), "--size", "129"]
+        asked += ["--epsilon", "20", "--out", str(out), "--as", str(deployed.get("admin"))]
+        assert main(asked) == 0
+    finally:
+        deployed.close()
+    tokens = load_config(out).data.vocabulary
+    assert {"th", "at"} <= set(tokens)
+    assert len(deployed.read_releases("anna")) == 2
+    runs = sorted((deployed.coordinator / "runs").iterdir())
+    assert [main(["verify", str(run)]) for run in runs] == [0, 0]
