@@ -78,8 +78,7 @@ def build_site_model(
 
     Raises:
         PeerError: The config does not name the bytes of its start file.
-        ConfigError: See `build_start_model`.
-        AuditError: See `build_start_model`.
+        ConfigError: See `build_start_model`; also where the file is not the one.
     """
     section = config.model
     if has_frozen_part(section) or config.continual is not None:
@@ -88,9 +87,13 @@ def build_site_model(
                 "model.start_digest is missing: a site opens no file of which the coordinator does"
                 " not know the bytes"
             )
-        return build_start_model(
-            config, input_shape=input_shape, classes=classes, input_dtype=input_dtype
-        )
+        try:
+            return build_start_model(
+                config, input_shape=input_shape, classes=classes, input_dtype=input_dtype
+            )
+        except AuditError as error:
+            # What a site answers must not tell which files are on its disk.
+            raise ConfigError(str(error)) from error
     return build_model(
         config.model,
         input_shape=input_shape,

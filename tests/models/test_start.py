@@ -9,6 +9,7 @@ from fedtrain.config import build_config
 from fedtrain.errors import AuditError, ConfigError, PeerError
 from fedtrain.models.start import build_site_model, build_start_model
 from fedtrain.models.start_file import resolve_start
+from fedtrain.protocol import describe_publicly
 
 SIZES = {"input_shape": (1, 8, 8), "classes": 10}
 
@@ -133,3 +134,13 @@ def test_site_opens_no_file_whose_bytes_the_config_does_not_name(tmp_path):
     config = build_config({"model": {"start_from": str(path), "freeze": ["linear1*"]}})
     with pytest.raises(PeerError, match="start_digest is missing"):
         build_site_model(config, **SIZES)
+
+
+def test_site_says_the_same_of_a_file_that_is_not_there_and_of_another(file, tmp_path):
+    told = []
+    for path in (file, tmp_path / "absent.safetensors"):
+        model = {"start_from": str(path), "start_digest": "0" * 64, "freeze": ["linear1*"]}
+        with pytest.raises(ConfigError) as caught:
+            build_site_model(build_config({"model": model}), **SIZES)
+        told.append(describe_publicly(caught.value))
+    assert told[0] == told[1]
