@@ -27,7 +27,8 @@ def iterate_values(features: Features, labels: Category, plan: StatisticsPlan) -
         plan: What is asked.
 
     Yields:
-        `(n', m)` float64, every value between -1 and 1.
+        `(n', m)` float64, every value between -1 and 1; of text one row, the sum of all of them,
+        which are whole numbers.
 
     Raises:
         DataError: A column is of another kind than the plan has it.
@@ -36,6 +37,9 @@ def iterate_values(features: Features, labels: Category, plan: StatisticsPlan) -
         * A row depends on its record and the plan alone; its L2 norm is at most
           `plan.compute_record_norm()`, whatever the record holds, NaN and infinities included.
     """
+    if plan.tokens:
+        yield _count_successions(features, labels, plan)
+        return
     width = 0 if isinstance(features, Table) else features[:1].size
     rows = max(1, _PIECE_CELLS // (plan.length + plan.bins + width))
     for start in range(0, len(labels), rows):
@@ -121,15 +125,33 @@ def _mark_successions(features: Features, labels: Category, plan: StatisticsPlan
     Raises:
         DataError: Records are longer than the plan has them, or of another vocabulary.
     """
+    pairs = _list_successions(features, labels, plan)
+    cells = np.zeros((len(pairs), len(plan.tokens) ** 2))
+    np.put_along_axis(cells, pairs, 1.0, axis=1)
+    return cells
+
+
+def _count_successions(features: Features, labels: Category, plan: StatisticsPlan) -> Values:
+    """Return the number of records and the sum of their `_mark_successions`, `(1, 1 + V * V)`."""
+    pairs = np.sort(_list_successions(features, labels, plan), axis=1)
+    first = np.ones(pairs.shape, np.bool_)
+    first[:, 1:] = pairs[:, 1:] != pairs[:, :-1]
+    counts = np.bincount(pairs[first], minlength=len(plan.tokens) ** 2)
+    return np.concatenate([[len(pairs)], counts]).astype(np.float64)[None, :]
+
+
+def _list_successions(
+    features: Features, labels: Category, plan: StatisticsPlan
+) -> NDArray[np.int64]:
+    """Return the cell of each two ids that follow one another, `(n, window)`."""
     size = len(plan.tokens)
     if isinstance(features, Table) or features.ndim != 2 or features.shape[1] > plan.window:
         raise DataError(f"records are not texts of {plan.window} ids at most")
     if len(labels.names) != size:
         raise DataError(f"records have a vocabulary of {len(labels.names)} tokens, not {size}")
     ids = np.concatenate([features, labels.codes[:, None]], axis=1).astype(np.int64)
-    cells = np.zeros((len(ids), size * size))
-    np.put_along_axis(cells, ids[:, :-1] * size + ids[:, 1:], 1.0, axis=1)
-    return cells
+    pairs: NDArray[np.int64] = ids[:, :-1] * size + ids[:, 1:]
+    return pairs
 
 
 def _multiply(first: Values, second: Values) -> Values:

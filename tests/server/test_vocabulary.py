@@ -13,7 +13,7 @@ from fedtrain.policy import Policy
 from fedtrain.privacy.accounting import compute_cost
 from fedtrain.resolution import resolve
 from fedtrain.statistics.plan import build_asked_plan
-from fedtrain.statistics.records import compute_values
+from fedtrain.statistics.records import compute_values, iterate_values
 from fedtrain.statistics.vocabulary import extend_vocabulary, plan_vocabulary
 from server.draws import Draws
 from server.question import ask_sites, read_result
@@ -89,6 +89,15 @@ def test_one_record_of_text_changes_a_step_by_no_more_than_is_noised(tmp_path, t
     asked = build_asked_plan(step, records.public)
     norms = np.linalg.norm(compute_values(records.features, records.labels, asked), axis=1)
     assert norms.max() <= asked.compute_record_norm() + 1e-9
+
+
+def test_sum_of_a_text_is_that_of_its_records(tmp_path):
+    (tmp_path / "text").write_text(TEXT)
+    records = load_speeches(tmp_path / "text", 16)
+    asked = build_asked_plan(make_step(plan()), records.public)
+    (total,) = iterate_values(records.features, records.labels, asked)
+    each = compute_values(records.features, records.labels, asked)
+    np.testing.assert_array_equal(total[0], each.sum(axis=0))
 
 
 def test_noise_alone_makes_no_token(grid):
