@@ -96,6 +96,13 @@ class Policy(Section):
             " data.columns. Default: all."
         ),
     )
+    person_column: str | None = Field(
+        None,
+        description=(
+            "Column that says which person a row is about: a run that protects persons by another"
+            " might protect single rows. Default: the run's."
+        ),
+    )
     max_rounds: int = Field(1000, ge=1, description="Most rounds of a run.")
     max_local_steps: int = Field(1000, ge=1, description="Most optimiser steps a round.")
     max_local_epochs: int = Field(100, ge=1, description="Most passes over the data a round.")
@@ -305,6 +312,13 @@ def _check_records(policy: Policy, config: Config) -> None:
     noise, rate, steps = privacy.noise_multiplier, training.sample_rate, training.local_steps
     if noise is None or rate is None or steps is None:
         raise ConfigError("the config is not resolved; run it through `fedtrain config` first")
+    named = config.data.person_column
+    if privacy.covers_persons and policy.person_column not in (None, named):
+        _refuse(
+            "person_column",
+            f"data.person_column = '{named}' says who a person is",
+            f"'{policy.person_column}'",
+        )
     _check_noise(policy, "privacy.noise_multiplier", noise)
     _check_most(policy, "max_grad_norm", "privacy.max_grad_norm", privacy.max_grad_norm)
     _check_most(policy, "max_delta", "privacy.target_delta", privacy.target_delta)

@@ -121,6 +121,17 @@ def test_columns_that_a_run_predicts_are_among_those_allowed(target):
         check_config(make_policy(columns=("age", "sex")), build_config(tree))
 
 
+@pytest.mark.parametrize("column", ["visit", "patient"])
+def test_person_of_a_run_is_the_one_that_the_site_means(column):
+    privacy = RUN["privacy"] | {"unit": "person"}
+    config = build_config(
+        {**RUN, "privacy": privacy, "data": {**RUN["data"], "person_column": column}}
+    )
+    check_config(make_policy(), config)
+    with refuses("person_column") if column == "visit" else nullcontext():
+        check_config(make_policy(person_column="patient"), config)
+
+
 def test_columns_that_a_run_does_not_name_are_refused():
     tree = make_config().model_dump(mode="json", exclude_none=True)
     del tree["data"]["columns"]
