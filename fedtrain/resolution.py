@@ -27,7 +27,7 @@ from fedtrain.privacy.site_noise import NOMINAL_SENSITIVITY, compute_spread
 
 # Sources whose value range is public: pixels. Others are standardised unless bounds are given.
 _PUBLIC_RANGE: Final = ("sklearn:digits", "generated:graphs", "idx", "images")
-_IDS: Final = ("text", "generated:ratings")
+_IDS: Final = ("text", "generated:ratings", "generated:many_ratings")
 # The norm of an update is to have so much room above what its noise alone makes it.
 _BOUND_ROOM: Final = 1.25
 

@@ -25,8 +25,8 @@ class DataSection(Section):
         "sklearn:digits",
         description=(
             "sklearn:digits, sklearn:breast_cancer, sklearn:diabetes (regression),"
-            " generated:graphs, generated:ratings, csv, parquet, idx, npz, images, text, or"
-            " module:function for your own."
+            " generated:graphs, generated:ratings, generated:many_ratings, csv, parquet, idx, npz,"
+            " images, text, or module:function for your own."
         ),
     )
     path: str | None = Field(

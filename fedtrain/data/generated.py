@@ -19,6 +19,7 @@ from fedtrain.data.records import Records
 GRAPH_KINDS: Final = ("alike", "opposite", "mixed")
 GRAPH_SITES, GRAPHS, NODES = 12, 90, 16
 RATING_SITES, USERS, ITEMS, RATED, KNOWN = 16, 60, 300, 40, 8
+MANY_USERS, FEW_ITEMS = 400, 60  # where persons are protected: more of them for each number
 _TASTES: Final = 3
 _SEED: Final = 20_261_121
 
@@ -68,14 +69,24 @@ def generate_ratings() -> Records:
         Records `(n, 9)` of ids: 8 known items, then the item in question; liked or not; the user
         of each, as its person; natural sites.
     """
+    return _generate_ratings(USERS, ITEMS)
+
+
+def generate_many_ratings() -> Records:
+    """Make choices of many users: as `generate_ratings`, 400 users a shop and 60 items in all."""
+    return _generate_ratings(MANY_USERS, FEW_ITEMS)
+
+
+def _generate_ratings(users_of_a_site: int, count: int) -> Records:
+    """Make the choices of so many users a site among so many items."""
     generator = np.random.default_rng(_SEED + 1)
-    items = generator.normal(size=(ITEMS, _TASTES))
-    biases = generator.normal(scale=0.5, size=ITEMS)
+    items = generator.normal(size=(count, _TASTES))
+    biases = generator.normal(scale=0.5, size=count)
     rows: list[NDArray[np.int64]] = []
     owners: list[tuple[int, int]] = []
     for site in range(RATING_SITES):
         taste = generator.normal(scale=0.7, size=_TASTES)
-        for user in range(site * USERS, (site + 1) * USERS):
+        for user in range(site * users_of_a_site, (site + 1) * users_of_a_site):
             found = _draw_choices(items, biases, taste, generator=generator)
             rows.append(found)
             owners.extend([(site, user)] * len(found))
@@ -115,7 +126,7 @@ def _draw_choices(
 ) -> NDArray[np.int64]:
     """Return a user's records, `(m, 10)`: known items, item in question, whether it was liked."""
     own = taste + generator.normal(scale=0.7, size=_TASTES)
-    tried = generator.permutation(ITEMS)[:RATED]
+    tried = generator.permutation(len(items))[:RATED]
     chances = 1 / (1 + np.exp(-(2 * items[tried] @ own + biases[tried])))
     liked = generator.random(RATED) < chances
     known = np.flatnonzero(liked)[:KNOWN]

@@ -10,7 +10,7 @@ from fedtrain.config import Config
 from fedtrain.data.array_files import load_idx, load_npz
 from fedtrain.data.columns import Category, Numeric, Table
 from fedtrain.data.frames import suggest_name
-from fedtrain.data.generated import generate_graphs, generate_ratings
+from fedtrain.data.generated import generate_graphs, generate_many_ratings, generate_ratings
 from fedtrain.data.generated_tasks import generate_conditions, generate_loads
 from fedtrain.data.image_folder import load_image_folder
 from fedtrain.data.public import PublicConstants
@@ -168,5 +168,6 @@ _OWN: Final[dict[str, Callable[[], Records]]] = {
     "sklearn:diabetes": _load_diabetes,
     "generated:graphs": generate_graphs,
     "generated:ratings": generate_ratings,
+    "generated:many_ratings": generate_many_ratings,
     "generated:conditions": generate_conditions,
 }

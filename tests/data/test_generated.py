@@ -58,7 +58,9 @@ def test_records_of_a_user_share_what_is_known_of_them(ratings):
         assert len(np.unique(ratings.features[ratings.persons == person][:, :KNOWN], axis=0)) == 1
 
 
-@pytest.mark.parametrize("source", ["generated:graphs", "generated:ratings"])
+@pytest.mark.parametrize(
+    "source", ["generated:graphs", "generated:ratings", "generated:many_ratings"]
+)
 def test_generated_source_opens_by_its_natural_sites(source):
     config = build_config({"data": {"source": source}, "partition": {"scheme": "natural"}})
     assert len(Shards.open(config)) >= 12
