@@ -78,7 +78,7 @@ def learn(calls: Any, args: argparse.Namespace, *, wait: Callable[[Any, str], No
             f"statistics.target_delta={plan.target_delta}",
         ]
         if tokens != plan.tokens:
-            overrides.append(f"data.vocabulary={json.dumps(tokens)}")
+            overrides.append(f"statistics.vocabulary={json.dumps(tokens)}")
         run = calls.submit(scenario, overrides=overrides, sites=sites)
         wait(calls, run)
         with tempfile.TemporaryDirectory() as folder:

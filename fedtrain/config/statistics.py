@@ -22,6 +22,15 @@ class StatisticsSection(Section):
             " records one token follows another."
         ),
     )
+    vocabulary: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        description=(
+            "Of text, the tokens that are counted, unknown characters last. Records are"
+            " data.sequence_length + 1 characters whatever it is, so that questions add up."
+            " Default: data.vocabulary, or characters."
+        ),
+    )
     bins: int = Field(20, ge=0, le=4096, description="Equal bins of each histogram; 0: none.")
     correlation: bool = Field(
         False, description="Whether products of every two numeric columns are summed, too."

@@ -18,6 +18,7 @@ from fedtrain.canonical import to_canonical
 from fedtrain.config import Config
 from fedtrain.data.frames import name_categories, suggest_name
 from fedtrain.data.public import ARRAY_NAME, PublicConstants
+from fedtrain.data.speeches import VOCABULARY
 from fedtrain.errors import ConfigError, PeerError
 
 DEFAULT_BINS: Final = 20
@@ -62,7 +63,7 @@ class StatisticsPlan:
             (L2); 0: the sum is exact.
         tokens: Of text, the vocabulary, V tokens: counted is, of every two, in how many records
             the one follows the other.
-        window: Of text, ids that a record has at most before the one to predict.
+        window: Of text, characters that a record has at most, less one.
     """
 
     ranges: tuple[Range, ...]
@@ -109,7 +110,7 @@ class StatisticsPlan:
         Every value is between -1 and 1. A record is 1 in the count of records, in one cell of each
         categorical column and in one of the labels; a numeric column adds "it is there", the value,
         its square and one bin (or shares of bins that sum to 1); a pair six products. Of text it is
-        1 in a cell for each different two ids that follow one another, `window` of them at most.
+        1 in a cell for each different two tokens that follow one another, `window` at most.
         """
         numeric = len(self.ranges) * (3 + (self.bins > 0))
         pairs = _SUMS_A_PAIR * len(self.pairs)
@@ -207,7 +208,7 @@ def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
     if section is None:
         raise ConfigError("the config asks for no statistics; add a section [statistics]")
     if data.source == "text":
-        return _build_text_plan(config, public)
+        return _build_text_plan(config)
     if public.columns is not None:
         columns = section.columns or data.columns or (*data.bounds, *data.categories)
         if not columns:
@@ -227,8 +228,8 @@ def build_asked_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
     return replace(plan, noise_multiplier=section.noise_multiplier or 0.0)
 
 
-def _build_text_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
-    section = config.statistics
+def _build_text_plan(config: Config) -> StatisticsPlan:
+    section, data = config.statistics, config.data
     if section is None or section.columns is not None or section.correlation:
         raise ConfigError(
             "data.source = 'text' has no columns: of text the pairs of tokens are counted; remove"
@@ -240,8 +241,8 @@ def _build_text_plan(config: Config, public: PublicConstants) -> StatisticsPlan:
         bins=0,
         max_records=section.max_records or config.secure_aggregation.max_weight,
         noise_multiplier=section.noise_multiplier or 0.0,
-        tokens=public.label_names or (),
-        window=config.data.sequence_length,
+        tokens=section.vocabulary or data.vocabulary or VOCABULARY,
+        window=data.sequence_length,
     )
 
 
@@ -253,11 +254,15 @@ def build_reading_config(config: Config) -> Config:
     from a record. Any other run reads its data as its config says.
     """
     section, data = config.statistics, config.data
-    if section is None or section.noise_multiplier is None:
+    if section is None:
         return config
-    preparation = "none" if data.source == "text" else "bounds"
+    if data.source == "text":  # of characters: else each vocabulary would have its own records
+        data = data.model_copy(update={"vocabulary": None})
+        config = config.model_copy(update={"data": data})
+    if section.noise_multiplier is None:
+        return config
     changes: dict[str, Any] = {"clip_outliers": None, "augmentation": None}
-    changes["preparation"] = preparation
+    changes["preparation"] = "none" if data.source == "text" else "bounds"
     columns = section.columns or data.columns
     if columns is not None and columns != (ARRAY_NAME,):
         changes |= {

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrain.data.byte_pairs import BytePairs
 from fedtrain.data.columns import MISSING_CODE, Category, Numeric, Table
 from fedtrain.data.records import Features, take_features
+from fedtrain.data.speeches import VOCABULARY
 from fedtrain.errors import DataError
 from fedtrain.statistics.plan import Choice, Range, StatisticsPlan
 
 Values = NDArray[np.float64]
 # Values of so many records are held at a time, in cells.
 _PIECE_CELLS = 2**21
+# Stands for a character that is not in the alphabet, and is in no token.
+_NO_CHARACTER = "\x7f"
 
 
 def iterate_values(features: Features, labels: Category, plan: StatisticsPlan) -> Iterator[Values]:
@@ -120,38 +124,40 @@ def _count_codes(codes: NDArray[np.integer], size: int) -> Values:
 
 
 def _mark_successions(features: Features, labels: Category, plan: StatisticsPlan) -> Values:
-    """Return 1 for each two ids that follow one another in a record, however often, `(n, V * V)`.
+    """Return 1 for each two tokens that follow one another in a record, `(n, V * V)`.
 
     Raises:
-        DataError: Records are longer than the plan has them, or of another vocabulary.
+        DataError: Records are longer than the plan has them, or no characters.
     """
-    pairs = _list_successions(features, labels, plan)
-    cells = np.zeros((len(pairs), len(plan.tokens) ** 2))
-    np.put_along_axis(cells, pairs, 1.0, axis=1)
+    cells = np.zeros((len(labels), len(plan.tokens) ** 2))
+    for row, found in enumerate(_iterate_successions(features, labels, plan)):
+        cells[row, found] = 1.0
     return cells
 
 
 def _count_successions(features: Features, labels: Category, plan: StatisticsPlan) -> Values:
     """Return the number of records and the sum of their `_mark_successions`, `(1, 1 + V * V)`."""
-    pairs = np.sort(_list_successions(features, labels, plan), axis=1)
-    first = np.ones(pairs.shape, np.bool_)
-    first[:, 1:] = pairs[:, 1:] != pairs[:, :-1]
-    counts = np.bincount(pairs[first], minlength=len(plan.tokens) ** 2)
-    return np.concatenate([[len(pairs)], counts]).astype(np.float64)[None, :]
+    total = np.zeros((1, 1 + len(plan.tokens) ** 2))
+    total[0, 0] = len(labels)
+    for found in _iterate_successions(features, labels, plan):
+        total[0, 1 + found] += 1
+    return total
 
 
-def _list_successions(
+def _iterate_successions(
     features: Features, labels: Category, plan: StatisticsPlan
-) -> NDArray[np.int64]:
-    """Return the cell of each two ids that follow one another, `(n, window)`."""
-    size = len(plan.tokens)
+) -> Iterator[NDArray[np.int64]]:
+    """Yield, of each record, the cells of the different pairs of its tokens, at most `window`."""
     if isinstance(features, Table) or features.ndim != 2 or features.shape[1] > plan.window:
-        raise DataError(f"records are not texts of {plan.window} ids at most")
-    if len(labels.names) != size:
-        raise DataError(f"records have a vocabulary of {len(labels.names)} tokens, not {size}")
-    ids = np.concatenate([features, labels.codes[:, None]], axis=1).astype(np.int64)
-    pairs: NDArray[np.int64] = ids[:, :-1] * size + ids[:, 1:]
-    return pairs
+        raise DataError(f"records are not texts of {plan.window + 1} characters at most")
+    if len(labels.names) != len(VOCABULARY):
+        raise DataError("records are not characters; leave out data.vocabulary")
+    pairs, size = BytePairs(plan.tokens), len(plan.tokens)
+    characters = np.array([*VOCABULARY[:-1], _NO_CHARACTER])
+    texts = characters[np.concatenate([features, labels.codes[:, None]], axis=1)]
+    for letters in texts:
+        ids = pairs.encode("".join(letters))
+        yield np.unique(ids[:-1] * size + ids[1:])
 
 
 def _multiply(first: Values, second: Values) -> Values:

@@ -3,6 +3,9 @@
 A step asks in how many records one token of the vocabulary so far follows another. What noise alone
 could have made is left out, the most frequent pairs become tokens, and the next step asks with
 those. The vocabulary is public from then on.
+
+All steps are asked of the same records, windows of characters, so that what they cost a record
+adds up. Records that a training cuts by tokens are other ones.
 """
 
 from dataclasses import dataclass
