@@ -71,12 +71,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def load_npz(path: Path, *, config: Config | None = None) -> Records:
+def load_npz(path: Path, *, config: Config | None = None, strict: bool = True) -> Records:
     """Read arrays `x` and `y`, and where there are any `site`, `person`, `x_test` and `y_test`.
 
     Args:
         path: The file.
         config: Says which task the records are for; by default `y` holds classes.
+        strict: See `read_labels`.
 
     Raises:
         DataError: The file or an array is missing or not usable.
@@ -88,7 +89,9 @@ def load_npz(path: Path, *, config: Config | None = None) -> Records:
                 f"{path.name} has no array {name!r}, only {', '.join(sorted(arrays)) or 'none'};"
                 " save x (records) and y (labels)"
             )
-    labels, targets = read_labels(arrays["x"], arrays["y"], config or Config(), name=path.name)
+    labels, targets = read_labels(
+        arrays["x"], arrays["y"], config or Config(), name=path.name, strict=strict
+    )
     sites = None
     if "site" in arrays:
         if arrays["site"].shape != arrays["y"].shape[:1]:
@@ -110,16 +113,29 @@ def load_npz(path: Path, *, config: Config | None = None) -> Records:
 
 
 def read_labels(
-    features: NDArray[Any], values: NDArray[Any], config: Config, *, name: str
+    features: NDArray[Any],
+    values: NDArray[Any],
+    config: Config,
+    *,
+    name: str,
+    strict: bool = True,
 ) -> tuple[Category, NDArray[np.float32] | None]:
     """Check two arrays and return the labels' classes, or the targets where the task has some.
+
+    Args:
+        features: Records.
+        values: One label or row of targets a record.
+        config: Says which task they are for.
+        name: Where they are from, for a message.
+        strict: Refuse a target that cannot be used; else it is NaN, and its record for others to
+            leave out.
 
     Raises:
         DataError: They are not records and labels, or a label or target is not usable.
     """
     if not has_targets(config):
         return encode_labels(features, values, name), None
-    targets = read_targets(values, config, name)
+    targets = read_targets(values, config, name, strict=strict)
     check_arrays(features, targets[:, 0], name)
     return label_alike(name_outputs(config, targets.shape[1]), len(targets)), targets
 

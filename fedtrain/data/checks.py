@@ -44,13 +44,15 @@ def leave_out_unusable(records: Records, config: Config) -> Records:
     """Return the records that a run can use, each judged by itself.
 
     Left out are those that `verify_records` and the preparation refuse: a value that is NaN (in a
-    table only where nothing fills it), infinite or beyond float32, or a label that is no public
-    class. The central test set, which is no site's, stays as it is.
+    table only where nothing fills it), infinite or beyond float32, a label that is no public class,
+    or a target that is none. The central test set, which is no site's, stays as it is.
     """
     filled = resolve_preparation_kind(config, records.public) == "bounds"
     usable = mark_usable(records.features, missing_allowed=filled)
     if records.public.label_names is not None:
         usable &= records.labels.recode(records.public.label_names) >= 0
+    if records.targets is not None:
+        usable &= np.isfinite(records.targets).all(axis=1)
     if usable.all():
         return records
     logger.warning("event=unusable_records_left_out")

@@ -82,7 +82,7 @@ def _load_files(config: Config, path: Path, *, strict: bool) -> Records:
             protected = config.privacy.covers_records
             return load_image_folder(path, data.image_size, protected=protected, strict=strict)
         case "npz":
-            return load_npz(path, config=config)
+            return load_npz(path, config=config, strict=strict)
         case "text":
             return load_speeches(path, data.sequence_length, vocabulary=data.vocabulary)
         case _:

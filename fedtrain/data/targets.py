@@ -22,13 +22,16 @@ def has_targets(config: Config) -> bool:
     return config.data.task in TARGET_TASKS
 
 
-def read_targets(values: NDArray[Any], config: Config, what: str) -> NDArray[np.float32]:
+def read_targets(
+    values: NDArray[Any], config: Config, what: str, *, strict: bool = True
+) -> NDArray[np.float32]:
     """Return the targets of records as `(n, k)`.
 
     Args:
         values: `(n,)` or `(n, k)`.
         config: The run's config.
         what: Where they are from, for a message.
+        strict: Refuse one that cannot be used; else its row is NaN.
 
     Raises:
         DataError: They are no numbers, not finite, or for several labels not 0 or 1.
@@ -39,6 +42,9 @@ def read_targets(values: NDArray[Any], config: Config, what: str) -> NDArray[np.
             " numbers a record"
         )
     targets = values.reshape(len(values), -1).astype(np.float64)
+    if not strict:
+        usable = mark_targets(targets, config.data.task)[:, None]
+        return np.where(usable, targets, np.nan).astype(np.float32)
     if not (np.abs(targets) <= _LARGEST).all():
         raise DataError(f"{what}: a target is NaN or infinite; correct or remove that record")
     if config.data.task == "multi_label" and not np.isin(targets, (0.0, 1.0)).all():

@@ -298,6 +298,23 @@ def test_row_of_a_target_that_cannot_be_used_changes_nothing(tmp_path, task, row
     assert [len(part.train) for part in shards] == [len(shards[0].train)] * 2
 
 
+@pytest.mark.parametrize(
+    ("task", "wrong"), [("regression", np.nan), ("regression", 1e39), ("multi_label", 2.0)]
+)
+def test_record_of_an_array_with_a_target_that_cannot_be_used_is_left_out(tmp_path, task, wrong):
+    x, y = np.random.default_rng(0).random((50, 2)), np.arange(50.0) % 2
+    given = {"target_bounds": (0, 1)} if task == "regression" else {"targets": ("y",)}
+    data = {"task": task, "classes": None, "path": str(tmp_path / "d.npz"), **ARRAY, **given}
+    config = make_config("record", scheme="iid", **data)
+    counts = []
+    for values in (y, np.append(y, wrong)):
+        np.savez(tmp_path / "d.npz", x=x[[*range(50), 0][: len(values)]], y=values)
+        counts.append(Shards.open(config).count_records())
+    assert counts == [50, 50]
+    with pytest.raises(DataError):
+        Shards.open(config, strict=True)
+
+
 def open_images(folder, **data):
     given = {"source": "images", "bounds": {}, "image_size": (4, 4), "path": str(folder)} | data
     return Shards.open(make_config("record", scheme="iid", **given))
