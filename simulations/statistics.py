@@ -219,7 +219,8 @@ def _ask_for(
 ) -> Config:
     """Return the config of a run that asks this, as a deployed run's would be."""
     config, known = sites.config, sites.shards.public.columns
-    section: dict[str, Any] = {"bins": bins, "correlation": correlation}
+    section: dict[str, Any] = {"bins": bins}
+    section["correlation"] = correlation and config.data.source != "text"  # no columns there
     if columns or known:  # all, and not only those with public bounds: the others are refused
         section["columns"] = columns or known
     if max_records is not None:
