@@ -28,16 +28,15 @@ class AuditSection(Section):
         ge=4,
         le=100_000,
         description=(
-            "Records that `inversion` searches for, four a step; left out: 32, or 16 where a record"
-            " has more than 256 numbers. Says the finding; smaller where `quick`."
+            "Records that `inversion` searches for, four a step, as its finding says; left out: 32,"
+            " or 16 where a record has more than 256 numbers. At most 8 where `quick`."
         ),
     )
     label_records: int | None = Field(
         None,
         ge=1,
         description=(
-            "Most records of a site in the step that `label-leakage` reads; left out: 1,000. Says"
-            " the finding, where a site has more."
+            "Most records of a site in the step that `label-leakage` reads; its finding says so"
+            " where a site has more. Left out: 1,000."
         ),
     )
-    quick: bool = Field(False, description="Smaller samples: a minute on one core.")
