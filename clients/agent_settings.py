@@ -27,7 +27,7 @@ class AgentSettings(Section):
     proxy: str = Field(
         "", description='"host:port" of an HTTP proxy that allows CONNECT; default: none.'
     )
-    data_path: str = Field("", description="The site's data, a file or folder; default: a run's.")
+    data_path: str = Field("", description="The site's data, a file or folder; no run says it.")
     partition_id: int = Field(
         0, ge=0, description="Which site of the data this is, where one file holds several."
     )

@@ -208,7 +208,7 @@ def _check_ledger(site: Path) -> str:
 def _check_data(site: Path) -> str:
     path = load_settings(site).data_path
     if not path:
-        return "agent.toml names no data_path: each run's own data.path is opened"
+        return "agent.toml names no data_path: a run that reads files will be refused"
     if not Path(path).exists() or not os.access(path, os.R_OK):
         raise DataError(
             f"data_path = {path!r} of agent.toml cannot be read by this user; correct it"

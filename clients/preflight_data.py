@@ -5,7 +5,7 @@ Everything stays at the site, so that what is wrong is said in full.
 
 from pathlib import Path
 
-from fedtrain.config import Config, load_config
+from fedtrain.config import load_config
 from fedtrain.data.preparation import fit_preparation
 from fedtrain.data.requirements import needs_statistics
 from fedtrain.data.shards import Shards
@@ -17,6 +17,7 @@ from fedtrain.scenarios import find_scenario
 
 from .agent_settings import load_settings
 from .custody import open_custody
+from .runtime import verify_names_no_data
 
 
 def open_data(site: Path, scenario: str) -> str:
@@ -31,6 +32,7 @@ def open_data(site: Path, scenario: str) -> str:
 
     Raises:
         ConfigError: The scenario cannot run, or needs what the data does not say.
+        SiteError: It names a file here, and the site names none.
         PolicyError: The site's policy refuses it.
         DataError: The data cannot be opened, or has not the columns, classes or values that the
             scenario names.
@@ -38,7 +40,11 @@ def open_data(site: Path, scenario: str) -> str:
     custody, settings = open_custody(site), load_settings(site)
     config = resolve(load_config(find_scenario(scenario)))
     check_config(custody.policy, config, site_cost=compute_planned_site_cost(config, outside=False))
-    config = _set_path(config, settings.data_path)
+    if settings.data_path:
+        data = config.data.model_copy(update={"path": settings.data_path})
+        config = config.model_copy(update={"data": data})
+    else:
+        verify_names_no_data(config)
     own = custody.name if settings.data_path else None
     shards = Shards.open(config, strict=True, own=own)
     index = 0 if own else settings.partition_id
@@ -56,10 +62,3 @@ def open_data(site: Path, scenario: str) -> str:
         f"{config.run.name}: the policy allows it; the data has {what} and is of"
         f" {len(preparation.label_names)} {kinds}, as it says"
     )
-
-
-def _set_path(config: Config, path: str) -> Config:
-    if not path:
-        return config
-    data = config.data.model_copy(update={"path": path})
-    return config.model_copy(update={"data": data})

@@ -13,7 +13,7 @@ from torch import nn
 from fedtrain.config import Config, build_config, compute_digest
 from fedtrain.data.preparation import Preparation
 from fedtrain.data.shards import Shard, Shards
-from fedtrain.errors import PeerError
+from fedtrain.errors import PeerError, SiteError
 from fedtrain.models.start import build_site_model
 from fedtrain.params import Layout
 from fedtrain.plan import RecordPlan, build_record_plan
@@ -120,6 +120,19 @@ def build_own_config(config: Config) -> Config:
         "learning_rate": section.learning_rate or config.training.learning_rate,
     }
     return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def verify_names_no_data(config: Config) -> None:
+    """Refuse a run that says which of a site's files to open.
+
+    Raises:
+        SiteError: It does.
+    """
+    if config.data.path:
+        raise SiteError(
+            f"the run names data here, {config.data.path!r}; which file a site's records are in the"
+            " site says: set data_path in agent.toml (data-path of a Flower node)"
+        )
 
 
 @lru_cache(maxsize=_WARM)

@@ -24,7 +24,7 @@ from fedtrain.training.schedules import read_schedule
 
 from .custody import KEPT_FOLDER, Custody, open_custody
 from .kept import Kept, open_kept
-from .runtime import Runtime, open_runtime
+from .runtime import Runtime, open_runtime, verify_names_no_data
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ def identify_site(message: Message, context: Context) -> Site:
 
     A node's own configuration names the site's folder (`site-dir`) and its data (`data-path`: all
     of it is this site's), or, in a simulation, the folder of all sites' folders (`sites-dir`).
+
+    Raises:
+        PeerError: The message lacks its config, or the digest is another's.
+        SiteError: A run tells a site with a folder which file to open, or a site to attack.
+        ConfigError: This process is told to be a site that the data does not have.
     """
     record = read_config(message)
     own, all_sites = (str(context.node_config.get(key, "")) for key in ("site-dir", "sites-dir"))
@@ -134,6 +139,8 @@ def identify_site(message: Message, context: Context) -> Site:
     simulated = context.node_config.get("randomness") == "simulated"
     if runtime.config.attackers is not None and not simulated:
         raise SiteError("[attackers] is for simulations; this site attacks nobody")
+    if custody is not None and not simulated and not data_path:
+        verify_names_no_data(runtime.config)
     kept = str(context.node_config.get("kept-dir", "")) if simulated else ""
     site = Site(
         runtime,

@@ -6,6 +6,7 @@ import tomli_w
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from clients.app import app
+from clients.custody import create_custody
 from fedtrain.canonical import to_canonical
 from fedtrain.config import compute_digest, parse_config, to_tree
 from fedtrain.data.preparation import fit_preparation
@@ -212,6 +213,18 @@ def test_deployed_site_attacks_nobody(caplog):
     assert not ask(make_message(text)).has_error()
     assert ask(make_message(text), randomness="system").has_error()
     assert "this site attacks nobody" in caplog.text
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_run_does_not_choose_the_file_of_a_site_that_has_a_folder(tmp_path, caplog, own):
+    """Its records are what the site says, not whatever file of the site's a run names."""
+    (tmp_path / "other.csv").write_text("x,label,site\n" + "1,a,s\n2,b,s\n" * 30)
+    create_custody(tmp_path / "site", "anna")
+    text = f"[data]\nsource = 'csv'\nlabel = 'label'\npath = '{tmp_path / 'other.csv'}'\n"
+    message = make_message(text + OFF, **{PREPARATION_TEXT: "{}"})
+    named = {"data-path": str(tmp_path / "other.csv")} if own else {}
+    ask(message, randomness="", **{"site-dir": str(tmp_path / "site")}, **named)
+    assert ("set data_path in agent.toml" in caplog.text) is not own
 
 
 def test_update_is_zero_where_a_layer_is_local(tmp_path):

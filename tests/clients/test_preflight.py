@@ -147,6 +147,12 @@ def test_data_that_is_not_there_is_said(site):
     assert "/nowhere/ward.csv" in check(site)["data"].text
 
 
+def test_scenario_that_names_a_file_here_is_refused_where_the_site_names_none(site, tmp_path):
+    scenario = SCENARIO.replace("[data]", f"[data]\npath = '{write_data(tmp_path)}'")
+    (tmp_path / "s.toml").write_text(scenario)
+    assert "set data_path" in check(site, str(tmp_path / "s.toml"))["scenario"].text
+
+
 def test_check_reserves_no_budget(site, tmp_path):
     save_settings(site, AgentSettings(data_path=write_data(tmp_path)))
     (tmp_path / "s.toml").write_text(SCENARIO)
