@@ -64,10 +64,15 @@ def read_plan(site: Site, record: ConfigRecord) -> StatisticsPlan:
 
     Raises:
         SiteError: The run's config protects what the plan would release without noise, or noise of
-            this kind does not cover.
+            this kind does not cover; or no policy allows a question.
         RefusalError: A site is asked for other statistics than its config has, or in another round.
         PeerError: The plan cannot be read.
     """
+    if site.config.statistics is not None and site.custody is None and not site.simulated:
+        raise SiteError(
+            "a run asks for statistics, which a policy must allow; name the site's folder as"
+            " site-dir in the node's configuration"
+        )
     plan = StatisticsPlan.from_text(read_text(record, PREPARATION_TEXT))
     privacy, asked = site.config.privacy, site.config.statistics is not None
     if privacy.covers_persons or privacy.covers_sites:

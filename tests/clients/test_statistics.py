@@ -64,8 +64,15 @@ def test_real_site_answers_in_one_round_only():
         ask(site, plan, round_=1)
 
 
-def test_run_that_asks_is_answered_what_it_asks_and_nothing_else():
+def test_real_site_without_a_policy_answers_no_question():
     site = open_site("breast_cancer_prepared", "statistics.bins=10", simulated=False)
+    plan = build_asked_plan(site.config, site.runtime.shards.public)
+    with pytest.raises(SiteError, match="a policy must allow"):
+        ask(site, plan, round_=1)
+
+
+def test_run_that_asks_is_answered_what_it_asks_and_nothing_else():
+    site = open_site("breast_cancer_prepared", "statistics.bins=10", simulated=True)
     plan = build_asked_plan(site.config, site.runtime.shards.public)
     assert ask(site, plan, round_=1) == plan
     for other in (replace(plan, bins=20), replace(plan, ranges=plan.ranges[1:])):
