@@ -40,3 +40,4 @@ class AuditSection(Section):
             " where a site has more. Left out: 1,000."
         ),
     )
+    quick: bool = Field(False, description="Smaller samples: a minute on one core.")
