@@ -27,6 +27,7 @@ NEEDS_DATA = {
     "mnist_shards": "mnist",
     "mnist_shards_scaffold": "mnist",
     "shakespeare": "shakespeare/tinyshakespeare.txt",
+    "shakespeare_transformer": "shakespeare/tinyshakespeare.txt",
 }
 
 
@@ -111,3 +112,16 @@ def test_shakespeare_reaches_45_percent_in_half_of_its_rounds(tmp_path, shared_d
     options += [*find_overrides("shakespeare", shared_data), "secure_aggregation.mode=arithmetic"]
     directory = run(tmp_path / "run", "shakespeare", *options)
     assert directory.read_metrics()[-1]["test_accuracy"] >= 0.45
+
+
+@pytest.mark.slow
+def test_transformer_of_shakespeare_reads_more_than_the_last_character(tmp_path, shared_data):
+    """Counts of what follows a character, of all speakers, have 0.304 on the same test records."""
+    name = "shakespeare_transformer"
+    options = [
+        "federation.rounds=6",
+        "federation.sites_per_round=16",
+        "federation.evaluate_every=0",
+    ]
+    options += [*find_overrides(name, shared_data), "secure_aggregation.mode=arithmetic"]
+    assert run(tmp_path / "run", name, *options).read_metrics()[-1]["test_accuracy"] >= 0.345

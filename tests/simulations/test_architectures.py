@@ -118,9 +118,12 @@ class Goal:
     overrides: tuple[str, ...] = ()
 
 
+PLAIN_SUM = ("secure_aggregation.mode=arithmetic", "federation.evaluate_every=0")
 GOALS = {
     "graphs": Goal(0.6, "test_accuracy", ("federation.rounds=20", "federation.evaluate_every=0")),
     "ratings": Goal(0.65, "test_auc", ("federation.evaluate_every=0",)),
+    "digits_gru": Goal(0.6, "test_accuracy", ("federation.rounds=30", *PLAIN_SUM)),
+    "breast_cancer_transformer": Goal(0.9, "test_auc", PLAIN_SUM),
     "ratings_private": Goal(0.68, "test_auc", ("secure_aggregation.mode=arithmetic",)),
 }
 
