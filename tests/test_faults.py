@@ -116,10 +116,10 @@ def read_results(path: Path) -> list[bytes]:
 
 
 def wait_for(path: Path, wanted: int, process: "subprocess.Popen[str]") -> None:
-    """Wait until a run has committed so many rounds; -1: until its folder is there."""
+    """Wait until a run has begun (its log is there) and committed so many rounds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if (path / "state.json").exists() and read_state(path)["round"] >= wanted:
+        if (path / "log.txt").exists() and read_state(path)["round"] >= wanted:
             return
         time.sleep(0.002)
     raise TimeoutError(f"{path} did not reach round {wanted}")
