@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,8 @@ from fedtrain.config import (
     to_toml,
 )
 from fedtrain.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[1] / "simulations" / "examples" / "heart_disease"
 
 
 def test_empty_config_is_the_defaults():
@@ -86,6 +91,11 @@ def test_digest_ignores_where_and_how_a_run_is_computed():
 @given(st.sampled_from(["run.seed=1", "federation.rounds=11", "privacy.target_delta=1e-6"]))
 def test_digest_depends_on_what_is_computed(override):
     assert compute_digest(parse_config("", [override])) != compute_digest(Config())
+
+
+def test_digest_of_a_run_of_earlier_days_is_still_its_own():
+    config, state = (EXAMPLE / name for name in ("config.toml", "state.json"))
+    assert compute_digest(load_config(config)) == json.loads(state.read_text())["digest"]
 
 
 def test_config_is_frozen():
