@@ -1,6 +1,7 @@
 """Records are rebuilt from bare gradients, and not from what protects them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from torch import nn
 
 from fedtrain.audit.first_layer import read_records, take_local_steps
 from fedtrain.audit.inversion import Search, compute_gradient, read_first_layer, search_records
-from fedtrain.audit.reconstruction import find_rebuilt, match_records
+from fedtrain.audit.methods import AuditContext
+from fedtrain.audit.reconstruction import _count_trials, find_rebuilt, match_records
+from fedtrain.audit.victims import Victims
 from fedtrain.audit.views import make_reference_plan
+from fedtrain.config import Config
 from fedtrain.data.shards import Split
 from fedtrain.errors import ConfigError
 from tests.audit.steps import build_mlp, load_batches, view
@@ -65,6 +69,22 @@ def test_rebuilt_image_looks_like_the_record():
     for match in search(model, compute(model, batch), batch):
         assert match.psnr > 40
         assert match.ssim > 0.99
+
+
+@pytest.mark.parametrize(
+    ("shape", "asked", "quick", "steps"),
+    [
+        ((1, 8, 8), None, False, 8),
+        ((28, 28), None, False, 4),
+        ((28, 28), 61, False, 16),
+        ((28, 28), 61, True, 2),
+        ((1, 8, 8), 4, True, 1),
+    ],
+)
+def test_steps_attacked_are_those_asked_for_or_fewer_of_large_records(shape, asked, quick, steps):
+    context = AuditContext(Path(), Config(), 0, quick, Path(), inverted_records=asked)
+    victims = Victims(build_mlp(), (), shape, low=0.0, high=1.0, classes=10)
+    assert _count_trials(context, victims) == steps
 
 
 def test_first_layer_gives_a_single_record_away_to_the_digit():
