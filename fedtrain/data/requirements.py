@@ -1,6 +1,6 @@
 """Which preparation a run uses, and which public constants it cannot do without."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from fedtrain.config import Config
 from fedtrain.data.frames import suggest_name
@@ -9,6 +9,7 @@ from fedtrain.data.schema_faults import UnknownColumnError
 from fedtrain.errors import ConfigError
 
 PreparationKind = Literal["standardise", "bounds", "none"]
+MAX_NAMED: Final = 5  # columns that a message names
 
 
 def resolve_preparation_kind(config: Config, public: PublicConstants) -> PreparationKind:
@@ -55,10 +56,11 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
         _verify_bounded(kind, config, public)
         return
     if config.secure_aggregation.mode == "protocol" and needs_statistics(config, public):
+        open_keys = _name_open_keys(kind, config, public)
+        cure = f"set {' and '.join(open_keys)}" if open_keys else "change it"
         raise ConfigError(
-            f"data.preparation = {kind!r} needs each site's own counts and sums in plain, which"
-            " secure aggregation hides; set data.bounds, data.categories and data.classes, or"
-            " secure_aggregation.mode = 'off'"
+            f"data.preparation = {kind!r} needs what each site counts in plain, which secure"
+            f" aggregation hides; {cure}, or simulate with secure_aggregation.mode = 'off'"
         )
     if config.privacy.unit != "none" and public.label_names is None:
         raise ConfigError(
@@ -72,6 +74,23 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
             f"the source has no public value range; set e.g. data.bounds.{ARRAY_NAME} = [0, 255]"
         )
     _verify_columns(config, public)
+
+
+def _name_open_keys(kind: PreparationKind, config: Config, public: PublicConstants) -> list[str]:
+    """Return the keys that would make counts in plain needless: those that are not set."""
+    data, keys = config.data, []
+    if public.columns is None:
+        if kind == "standardise":
+            keys.append(f"data.bounds.{ARRAY_NAME}")
+    elif kind != "none":
+        columns = [c for c in public.columns if c not in data.bounds and c not in data.categories]
+        more = len(columns) - MAX_NAMED
+        shown = columns if more <= 0 else [*columns[:MAX_NAMED], f"{more} more"]
+        if columns:
+            keys.append(f"data.bounds or data.categories of the columns ({', '.join(shown)})")
+    if public.label_names is None:
+        keys.append("data.classes")
+    return keys
 
 
 def _verify_images(config: Config, public: PublicConstants) -> None:

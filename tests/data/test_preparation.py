@@ -192,3 +192,23 @@ def test_wrong_shape_and_unknown_label_are_refused():
         preparation.apply_features(np.zeros((1, 3)))
     with pytest.raises(DataError, match="label 'maybe' is none of the 2 classes"):
         preparation.apply_labels(Category(np.array([0], np.int32), ("maybe",)))
+
+
+@pytest.mark.parametrize(
+    ("public", "bounds", "keys"),
+    [
+        (PublicConstants(columns=("age",)), {"age": (0, 9)}, r"hides; set data\.classes, or"),
+        (TABLE, {}, r"data\.categories of the columns \(age, sex\) and data\.classes, or"),
+        (
+            PublicConstants(input_shape=(2,), value_range=(0, 1)),
+            {},
+            r"hides; set data\.classes, or",
+        ),
+    ],
+)
+def test_secure_aggregation_names_the_keys_that_it_lacks(public, bounds, keys):
+    kind = "bounds" if bounds else None
+    config = make_config(bounds=bounds, preparation=kind)
+    secure = config.secure_aggregation.model_copy(update={"mode": "protocol"})
+    with pytest.raises(ConfigError, match=keys):
+        fit_preparation([], config.model_copy(update={"secure_aggregation": secure}), public)
