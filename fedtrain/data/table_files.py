@@ -129,7 +129,7 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or "not a table"
+        reason = error.strerror or ("not a table" if path.exists() else "no such file")
         raise DataError(f"{path}: cannot be read ({reason}); check data.path") from error
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path.name} is empty; it needs a header and rows") from error

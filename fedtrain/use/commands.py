@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +240,12 @@ def _open(args: argparse.Namespace) -> "RunModel":
     return load_run_model(find_path(args.path))
 
 
+def _verify_folder(out: Path) -> None:
+    """Refuse a file in a folder that is not there, before anything is computed."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}; make it first")
+
+
 def _run_evaluate(args: argparse.Namespace) -> int:
     from fedtrain.use.evaluation import evaluate, render_evaluation
 
@@ -251,6 +258,7 @@ def _run_predict(args: argparse.Namespace) -> int:
     from fedtrain.use.prediction import predict, verify_suffix, write_predictions
 
     verify_suffix(args.out)
+    _verify_folder(args.out)
     predictions = predict(_open(args), args.data, keep=tuple(args.keep))
     write_predictions(predictions, args.out)
     sys.stdout.write(f"{args.out}\n")
@@ -263,6 +271,8 @@ def _run_explain(args: argparse.Namespace) -> int:
 
     if args.out is not None and args.out.suffix.lower() != ".png":
         raise ConfigError(f"--out {args.out}: the picture is a PNG; give a name that ends in .png")
+    if args.out is not None:
+        _verify_folder(args.out)
     model = _open(args)
     records, labels = read_labelled_records(model, args.data, label=args.label)
     explanation = explain(model, records, labels, method=args.method)
@@ -282,6 +292,7 @@ def _run_export(args: argparse.Namespace) -> int:
     from fedtrain.report.tables import format_bytes
     from fedtrain.use.exporting import export_model
 
+    _verify_folder(args.out)
     exported = export_model(_open(args), args.format, args.out)
     sys.stderr.write(
         f"{format_bytes(exported.size)}; outputs of {exported.checked} records differ from the"
@@ -301,9 +312,23 @@ def _run_serve(args: argparse.Namespace) -> int:
     server = build_server(_open(args), host=args.host)
     if not is_loopback(args.host):
         sys.stderr.write(f"{args.host}: open to whoever reaches it, without login or TLS\n")
+    _verify_free(args.host, args.port)
     sys.stderr.write(f"http://{args.host}:{args.port}/predict; ends with Ctrl-C\n")
     uvicorn.run(server, host=args.host, port=args.port, log_level="warning", access_log=False)
     return 0
+
+
+def _verify_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another"
+        ) from error
 
 
 def _run_forgetting(args: argparse.Namespace) -> int:

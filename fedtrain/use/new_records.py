@@ -6,6 +6,8 @@ missing, as it does at a site. Nothing is fitted: means, bounds and categories a
 Shapes: n records.
 """
 
+import difflib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,7 @@ from fedtrain.errors import ConfigError, DataError
 from fedtrain.use.run_model import Labels, RunModel
 from fedtrain.user_function import is_function_reference
 
+logger = logging.getLogger("fedtrain.use")
 TABLES: Final = (".csv", ".parquet")
 _FOLDER_SOURCES: Final = ("idx", "images", "text")
 
@@ -54,7 +57,7 @@ class NewRecords:
 def read_new_records(model: RunModel, path: Path) -> NewRecords:
     """Read records without their labels; see `read_labelled_records`."""
     if model.preparation.columns is not None:
-        frame = _read_frame(path)
+        frame = _read_frame(path, model.preparation)
         return NewRecords(model.preparation.apply_features(frame), frame=frame)
     features, _ = _read_arrays(model, path, labelled=False)
     return NewRecords(_prepare_array(model.preparation, features))
@@ -86,7 +89,7 @@ def read_labelled_records(
         if labels is None:
             raise DataError(f"{path.name} has no labels; save them as array 'y'")
         return NewRecords(_prepare_array(preparation, features)), labels
-    frame = _read_frame(path)
+    frame = _read_frame(path, model.preparation)
     if has_targets(model.config):
         return _read_targets(model, frame, label)
     return _read_classes(model, frame, path=path, label=label)
@@ -155,10 +158,25 @@ def name_inputs(preparation: Preparation) -> list[tuple[str, list[int]]]:
     return groups
 
 
-def _read_frame(path: Path) -> pl.DataFrame:
+def _read_frame(path: Path, preparation: Preparation) -> pl.DataFrame:
+    """Read a table, and say which of the model's columns it lacks.
+
+    Raises:
+        DataError: It is no table, or has no column of the model.
+    """
     if path.suffix not in TABLES or path.is_dir():
         raise DataError(f"{path}: this model takes a table; give one .csv or .parquet file")
-    return read_table(path)
+    frame = read_table(path)
+    names = [column.name for column in preparation.columns or ()]
+    lacking = [name for name in names if name not in frame.columns]
+    if lacking and len(lacking) == len(names):
+        raise DataError(f"{path.name} has no column of the model; it takes {', '.join(names[:20])}")
+    others = [name for name in frame.columns if name not in names]
+    for name in lacking:
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.6)
+        hint = f" similar={near[0]!r}" if near else ""
+        logger.warning("event=column_counts_as_missing column=%r%s", name, hint)
+    return frame
 
 
 def _read_arrays(model: RunModel, path: Path, *, labelled: bool) -> tuple[Features, Labels | None]:

@@ -56,7 +56,7 @@ def write_predictions(predictions: pl.DataFrame, path: Path) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ConfigError(f"--out {path}: cannot be written ({error.strerror})") from error
+        raise ConfigError(f"--out {path}: cannot be written ({error.strerror or error})") from error
 
 
 def verify_suffix(path: Path) -> None:

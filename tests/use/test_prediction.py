@@ -49,3 +49,32 @@ def test_records_of_another_shape_are_refused(digits, tmp_path):
     np.savez(path, x=np.zeros((3, 64)))
     with pytest.raises(DataError, match=r"shape \(64,\)"):
         predict(digits, path)
+
+
+def test_column_that_is_not_there_is_said_with_what_is_like_it(heart, table, caplog):
+    frame = pl.read_csv(table)
+    name = heart.preparation.columns[0].name
+    frame.rename({name: f"{name}s"}).write_csv(table)
+    predict(heart, table)
+    assert f"column={name!r} similar='{name}s'" in caplog.text
+
+
+def test_table_without_any_column_of_the_model_is_refused(heart, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("height,width\n1,2\n")
+    with pytest.raises(DataError, match=r"other\.csv has no column of the model; it takes"):
+        predict(heart, path)
+
+
+def test_file_that_is_not_there_is_said_to_be_none(heart, tmp_path):
+    with pytest.raises(DataError, match=r"none\.parquet: cannot be read \(no such file\)"):
+        predict(heart, tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "export"])
+def test_folder_that_is_not_there_is_named(table, tmp_path, call, command):
+    name = {"predict": "p.csv", "explain": "p.png", "export": "p.pt"}[command]
+    source = ("--format", "torchscript") if command == "export" else ("--data", table)
+    code, _, text = call(command, EXAMPLE, *source, "--out", tmp_path / "none" / name)
+    assert (code, text.count("\n")) == (2, 1)
+    assert f"there is no folder {tmp_path / 'none'}; make it first" in text

@@ -126,3 +126,11 @@ def test_process_answers_until_it_is_interrupted():
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     assert answers[0]["prediction"] in ("healthy", "disease")
+
+
+def test_port_that_is_taken_is_refused_in_one_line(call):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, _, text = call("serve", EXAMPLE, "--port", port)
+    assert (code, text.count("\n")) == (2, 1)
+    assert f"--port {port}: cannot listen there (Address already in use); choose another" in text
