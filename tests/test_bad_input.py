@@ -168,6 +168,7 @@ def to_options(overrides: Iterable[str]) -> list[str]:
         ("data.source=nowhere:load", "there is no module 'nowhere'"),
         ("data.path=elsewhere", "data.path = 'elsewhere' has no effect"),
         ("model.name=mlpp", "did you mean 'mlp'?"),
+        ("run.name=Zürich", 'run.name = "Zürich": string should match'),
     ],
 )
 def test_config_that_cannot_run_is_refused(refuse, command, override, message):

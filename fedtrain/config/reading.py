@@ -82,7 +82,9 @@ def describe_problem(error: ValidationError, schema: type[BaseModel]) -> str:
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
         return f"{where}.{text}" if where else text
-    shown = "a table" if isinstance(value, dict) else json.dumps(value, default=str)
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, dict):
+        shown = "a table"
     return f"{where} = {shown}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 

@@ -54,10 +54,11 @@ def print_guarantee(result: StatisticsResult, *, sums: int = 1, seeded: bool = F
         sums: How many there were like it.
         seeded: Whether the noise follows from a simulation's seed.
     """
+    console = make_console(sys.stdout)
     for line in describe_guarantee(result, sums=sums):
-        sys.stdout.write(f"{line}\n")
+        console.print(line)
     if seeded and result.cost is not None:
-        sys.stdout.write(
+        console.print(
             "The noise of a simulation follows from run.seed: keep it secret where the figures are"
-            " published.\n"
+            " published."
         )

@@ -212,3 +212,11 @@ def test_simulated_run_that_asks_is_verified(tmp_path, capsys):
     assert main([*asked, "--out", str(out)]) == 0
     assert main(["verify", str(out)]) == 0
     assert "what the sites were asked" in capsys.readouterr().out
+
+
+def test_what_noised_figures_cost_fits_a_terminal(hospitals, capsys):
+    path, _ = hospitals
+    assert main(["stats", str(path), "--epsilon", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("epsilon 2 at delta") for line in lines)
+    assert max(map(len, lines)) <= 100
