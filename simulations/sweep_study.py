@@ -145,12 +145,28 @@ def load_study(path: Path) -> tuple[Study, Path]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     if set(tree) != {"sweep"} or not isinstance(tree["sweep"], dict):
         raise ConfigError(f"{path}: a study has one table, [sweep]; see fedtrain sweep --help")
+    _verify_lists(path, tree["sweep"].get("space"))
     try:
         study = Study.model_validate_json(json.dumps(tree["sweep"], default=str))
     except ValidationError as error:
         raise ConfigError(f"{path}: sweep.{describe_problem(error, Study)}") from error
     beside = path.parent / study.scenario
     return study, beside if beside.is_file() else find_scenario(study.scenario)
+
+
+def _verify_lists(path: Path, space: object) -> None:
+    """Refuse a list to choose from that is empty or holds lists, which samplers cannot compare."""
+    for name, values in space.items() if isinstance(space, dict) else ():
+        if not isinstance(values, list):
+            continue
+        where = f"{path}: sweep.space.'{name}' = {json.dumps(values, default=str)}"
+        if not values:
+            raise ConfigError(f"{where} is empty; give two values or more")
+        if any(isinstance(value, list | dict) for value in values):
+            raise ConfigError(
+                f"{where}: a value of a search is a number, a text or true and false, and no list;"
+                " make a study for each such value"
+            )
 
 
 def build_trial_config(

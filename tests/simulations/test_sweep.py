@@ -124,6 +124,8 @@ def test_suppressed_metrics_are_no_objective(write, tmp_path):
         ("training.learning_rate", "rate", "write section.key"),
         ('"grid"', '"tpe"', "trials is missing"),
         ("sampler", "samper", "did you mean sampler"),
+        ("[0.0001, 0.1]", "[]", "is empty; give two values"),
+        ("[0.0001, 0.1]", "[[8], [16]]", r"learning_rate' = \[\[8\], \[16\]\]: .* no list"),
     ],
 )
 def test_wrong_study_is_refused_in_one_line(write, before, after, message):
