@@ -24,6 +24,7 @@ from fedtrain.user_function import is_function_reference
 FORMAT: Final = 1
 TENSORS_NAME: Final = "model.safetensors"
 DESCRIPTION_NAME: Final = "model.json"
+_STATE_NAME: Final = "state.json"  # of a run
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,10 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RunDirectoryError(
-            f"{path} cannot be read ({error.strerror}); name a folder with {TENSORS_NAME} and"
-            f" {DESCRIPTION_NAME}"
-        ) from error
+        cure = f"name a folder with {TENSORS_NAME} and {DESCRIPTION_NAME}"
+        if not path.exists() and (path.parent / _STATE_NAME).is_file():
+            cure = "a run has its model when it has finished: resume it"
+        raise RunDirectoryError(f"{path} cannot be read ({error.strerror}); {cure}") from error
 
 
 def _replace_file(path: Path, content: bytes) -> None:

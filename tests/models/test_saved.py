@@ -141,3 +141,9 @@ def test_code_is_run_only_where_allowed(tmp_path: Path, monkeypatch: pytest.Monk
         load_saved_model(tmp_path)
     saved = load_saved_model(tmp_path, allowed_functions=["saved_own:build"])
     assert torch.equal(saved.model(torch.ones(1, *SHAPE)), model(torch.ones(1, *SHAPE)))
+
+
+def test_run_that_has_not_finished_is_said_to_have_no_model_yet(tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="has its model when it has finished: resume it"):
+        load_saved_model(tmp_path)
