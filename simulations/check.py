@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 
 from fedtrain.config import Config
+from fedtrain.data.encoding import CategoryColumn
 from fedtrain.data.preparation import Preparation
 from fedtrain.plan import (
     RecordPlan,
@@ -34,6 +35,7 @@ from .opening import Opened
 
 Compute = Callable[[int], PrivacyCost | None]
 _SHOWN_ROUNDS = 6
+_MANY_CATEGORIES: Final = 30
 # Noise of a mean update, as a share of the clip on every coordinate, from which it is warned of.
 SWAMPED: Final = 0.05
 START_NOT_COVERED: Final = "whose own training data no guarantee of this run covers"
@@ -105,6 +107,7 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
     facts = [
         ("scenario", config.run.name),
         ("data", f"{config.data.source}, {_describe_task(preparation)}"),
+        *_describe_columns(preparation),
         ("sites", f"{opened.sites} ({config.partition.scheme}), {cohort_text}"),
         ("model", f"{config.model.name}, {size:,} parameters, input {preparation.input_shape}"),
         ("strategy", f"{federation.strategy}, {federation.rounds} rounds, {work} a site and round"),
@@ -112,7 +115,8 @@ def _describe_run(opened: Opened) -> list[tuple[str, str]]:
         ("sent a round", _describe_sent(config, size, cohort)),
     ]
     if config.model.start_from is not None:
-        facts.insert(4, ("starts from", f"{config.model.start_from}, {START_NOT_COVERED}"))
+        place = 1 + [name for name, _ in facts].index("model")
+        facts.insert(place, ("starts from", f"{config.model.start_from}, {START_NOT_COVERED}"))
     return facts
 
 
@@ -181,6 +185,22 @@ def _tabulate(config: Config, columns: Mapping[str, Compute]) -> RenderableType:
         spent = [format_epsilon(None if cost is None else cost.epsilon) for cost in costs]
         rows.append([str(number), *spent])
     return make_table(["rounds", *columns], rows)
+
+
+def _describe_columns(preparation: Preparation) -> list[tuple[str, str]]:
+    """Say what a table's columns are taken for, and which looks like a name or a date."""
+    columns = preparation.columns or ()
+    if not columns:
+        return []
+    choices = [column for column in columns if isinstance(column, CategoryColumn)]
+    text = f"{len(columns) - len(choices)} of numbers, {len(choices)} of categories"
+    for column in choices:
+        if len(column.categories) > _MANY_CATEGORIES:
+            text += (
+                f"; {column.name} has {len(column.categories)} categories, an input each: where"
+                " it is a name or a date, leave it out of data.columns"
+            )
+    return [("columns", text)]
 
 
 def _describe_task(preparation: Preparation) -> str:

@@ -45,6 +45,10 @@ class PrunedError(RunFailedError):
     """A trial was worse than the median of those before it."""
 
 
+class MetricError(ConfigError):
+    """No trial of a study has its metric."""
+
+
 @dataclass(frozen=True)
 class TrialResult:
     """One trial.
@@ -158,6 +162,11 @@ class _Reporter:
     def on_round(self, metrics: Mapping[str, float]) -> None:
         """Report the metric where the round has it."""
         value = metrics.get(self._metric)
+        found = sorted(name for name in metrics if name.startswith("val_"))
+        if found and self._metric not in metrics:
+            raise MetricError(
+                f"metric = '{self._metric}': these trials have {', '.join(found)}; choose one"
+            )
         if value is None:
             return
         self._trial.report(float(value), int(metrics["round"]))
@@ -235,6 +244,7 @@ def _work(path: Path, folder: Path, trials: int, seed: int) -> None:
     study, scenario = load_study(path)
     kept = _open_storage(study, folder, seed=seed)
     base = _list_all_events(build_trial_config(study, scenario, {}))
+    wrong: list[MetricError] = []
 
     def objective(trial: Any) -> float:
         values = {name: _suggest(trial, name, space) for name, space in study.space.items()}
@@ -244,9 +254,14 @@ def _work(path: Path, folder: Path, trials: int, seed: int) -> None:
             raise optuna.TrialPruned(str(error)) from error
         except FedtrainError as error:
             trial.set_user_attr("reason", str(error))
+            if isinstance(error, MetricError):  # so would all others
+                wrong.append(error)
+                kept.stop()
             raise
 
     kept.optimize(objective, n_trials=trials, catch=(FedtrainError,), callbacks=[_show])
+    if wrong:
+        raise wrong[0]
 
 
 def _run_trial(

@@ -58,9 +58,11 @@ def verify_preparation(config: Config, public: PublicConstants) -> None:
     if config.secure_aggregation.mode == "protocol" and needs_statistics(config, public):
         open_keys = _name_open_keys(kind, config, public)
         cure = f"set {' and '.join(open_keys)}" if open_keys else "change it"
+        if config.statistics is None:
+            cure += ", or simulate with secure_aggregation.mode = 'off'"
         raise ConfigError(
             f"data.preparation = {kind!r} needs what each site counts in plain, which secure"
-            f" aggregation hides; {cure}, or simulate with secure_aggregation.mode = 'off'"
+            f" aggregation hides; {cure}"
         )
     if config.privacy.unit != "none" and public.label_names is None:
         raise ConfigError(

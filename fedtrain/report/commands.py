@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,8 +139,12 @@ def _run_init(args: argparse.Namespace) -> int:
     from fedtrain.scenarios import find_scenario, list_scenarios, read_headline
 
     if args.list:
-        for name, shipped in list_scenarios().items():
-            sys.stdout.write(f"{name:<20} {read_headline(shipped)}".rstrip() + "\n")
+        listed = list_scenarios()
+        width = max(map(len, listed)) + 2
+        for name, shipped in listed.items():
+            text = f"{name:<{width}}{read_headline(shipped)}"
+            lines = textwrap.wrap(text, 100, subsequent_indent=" " * width)
+            sys.stdout.write("\n".join(lines) + "\n")
         return 0
     path = Path(f"{args.name.removesuffix('.toml')}.toml")
     text = render_scenario(load_config(find_scenario(args.base)), path.stem)

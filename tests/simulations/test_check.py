@@ -82,3 +82,18 @@ def test_check_of_both_units_has_a_table_for_each(capsys, tmp_path):
     out = check_text(capsys, tmp_path, f"[training]\n{poisson}\n{text}")
     assert "What a site pays, by the rounds that it takes part in: record-level privacy" in out
     assert "What is paid for a whole site, by the rounds that it joins: delta 0.0001" in out
+
+
+def test_check_says_which_column_has_too_many_categories(capsys, tmp_path):
+    """A name or a date that nobody meant to train on is an input for each of its values."""
+    rows = [f"p{i},{i % 7},{'ab'[i % 2]},s{i % 3}" for i in range(300)]
+    (tmp_path / "t.csv").write_text("\n".join(["patient,age,label,site", *rows]))
+    (tmp_path / "t.toml").write_text(
+        f"[data]\nsource = 'csv'\npath = '{tmp_path / 't.csv'}'\nlabel = 'label'\n"
+        "site_column = 'site'\n[partition]\nscheme = 'natural'\n[secure_aggregation]\nmode = 'off'\n"
+    )
+    out = check(capsys, str(tmp_path / "t.toml"))
+    assert "1 of numbers, 1 of categories; patient has" in out
+    assert "leave it out of data.columns" in out
+    out = check(capsys, str(tmp_path / "t.toml"), 'data.columns=["age"]')
+    assert "1 of numbers, 0 of categories sites" in out

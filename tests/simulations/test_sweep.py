@@ -69,6 +69,12 @@ def test_grid_runs_every_value_and_writes_the_best_scenario(write, tmp_path):
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_metric_that_no_trial_has_ends_a_study_at_its_first(write, tmp_path):
+    with pytest.raises(ConfigError, match=r"val_los': these trials have val_accuracy, .*val_loss"):
+        sweep(write(GRID.replace("val_accuracy", "val_los")), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "trials").iterdir())) == 1
+
+
 def test_study_that_ships_is_found_by_name():
     study, scenario = load_study(Path("breast_cancer"))
     assert study.count_trials() == 10
