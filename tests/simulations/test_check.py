@@ -90,7 +90,8 @@ def test_check_says_which_column_has_too_many_categories(capsys, tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["patient,age,label,site", *rows]))
     (tmp_path / "t.toml").write_text(
         f"[data]\nsource = 'csv'\npath = '{tmp_path / 't.csv'}'\nlabel = 'label'\n"
-        "site_column = 'site'\n[partition]\nscheme = 'natural'\n[secure_aggregation]\nmode = 'off'\n"
+        "site_column = 'site'\n[partition]\nscheme = 'natural'\n"
+        "[secure_aggregation]\nmode = 'off'\n"
     )
     out = check(capsys, str(tmp_path / "t.toml"))
     assert "1 of numbers, 1 of categories; patient has" in out
