@@ -45,7 +45,7 @@ from fedtrain.errors import ConfigError, DataError
 logger = logging.getLogger("fedtrain.data")
 
 # No file has columns of these names.
-_SITE: Final = "\x00site"
+SITE: Final = "\x00site"
 _PERSON: Final = "\x00person"
 _LABEL: Final = "\x00label"  # of records with targets: 0 where all are there
 _TARGET: Final = "\x00target "
@@ -84,7 +84,7 @@ def load_table_files(config: Config, path: Path, *, strict: bool = True) -> Reco
             f"data.label = {data.label!r} compares, data.task = '{data.task}' predicts the column"
             f" itself; set data.label = '{label_column}'"
         )
-    frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
+    frame = read_tables(path, data.source) if path.is_dir() else read_table(path)
     frame = _move_site_column(frame, data, label_column)
     frame = _move_person_column(frame, data, label_column)
     if has_targets(config):
@@ -155,12 +155,17 @@ def _verify_even(path: Path) -> None:
                 )
 
 
-def _read_folder(path: Path, suffix: str) -> pl.DataFrame:
+def read_tables(path: Path, suffix: str) -> pl.DataFrame:
+    """Read a folder's files, one a site, into one frame with the site of each row.
+
+    Raises:
+        DataError: There is no such file, or one cannot be read; see `read_table`.
+    """
     files = sorted(path.glob(f"*.{suffix}"))
     if not files:
         raise DataError(f"{path}: there is no .{suffix} file; check data.path and data.source")
     frames = [
-        read_table(file).with_columns(pl.lit(file.stem, dtype=pl.String).alias(_SITE))
+        read_table(file).with_columns(pl.lit(file.stem, dtype=pl.String).alias(SITE))
         for file in files
     ]
     return pl.concat(frames, how="diagonal_relaxed")
@@ -177,7 +182,7 @@ def _move_site_column(frame: pl.DataFrame, data: DataSection, label: str) -> pl.
     sites = clean_frame(frame.select(name), data.missing).to_series().cast(pl.String)
     if sites.null_count():
         raise DataError(f"site column {name!r} is empty in some rows; fill it or remove those rows")
-    return frame.drop(name).with_columns(sites.alias(_SITE))
+    return frame.drop(name).with_columns(sites.alias(SITE))
 
 
 def _move_person_column(frame: pl.DataFrame, data: DataSection, label: str) -> pl.DataFrame:
@@ -202,7 +207,7 @@ def _move_person_column(frame: pl.DataFrame, data: DataSection, label: str) -> p
 
 def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tuple[str, ...]:
     _verify_column(label, frame, "label column")
-    kept = (label, _SITE, _PERSON)
+    kept = (label, SITE, _PERSON)
     rest = [name for name in frame.columns if name not in kept and not name.startswith(_TARGET)]
     for name in data.columns or ():
         if name == label:
@@ -217,7 +222,7 @@ def _select_features(frame: pl.DataFrame, data: DataSection, label: str) -> tupl
 
 
 def _verify_column(name: str, frame: pl.DataFrame, what: str) -> None:
-    known = [column for column in frame.columns if column != _SITE]
+    known = [column for column in frame.columns if column != SITE]
     if name not in known:
         raise MissingColumnError(f"{what} {name!r} does not exist; {suggest_name(name, known)}")
 
@@ -236,7 +241,7 @@ def _build_records(
     names = name_outputs(config, len(outputs)) if outputs else None
     public = apply_config(PublicConstants(columns=features, label_names=names), config)
     verify_preparation(config, public)
-    sites = _encode_sites(frame[_SITE]) if _SITE in frame.columns else None
+    sites = _encode_sites(frame[SITE]) if SITE in frame.columns else None
     rules = _make_rules(config, public, features)
     clean = clean_frame(frame.select(features), data.missing)
     keep = labels.is_not_null()
@@ -251,7 +256,7 @@ def _build_records(
     if strict and not frame.height:
         raise DataError(f"label column {data.label!r} has no value in any row; check data.label")
     natural = config.partition.scheme == "natural" and sites is not None
-    kinds = detect_kinds(clean, rules, sites=frame[_SITE] if natural else None)
+    kinds = detect_kinds(clean, rules, sites=frame[SITE] if natural else None)
     persons = _number_persons(frame[_PERSON], data) if _PERSON in frame.columns else None
     targets, found = None, None
     if names is not None:
@@ -303,14 +308,14 @@ def _load_series(config: Config, path: Path, *, strict: bool) -> Records:
     data = config.data
     if data.label is None:
         raise ConfigError("data.label is missing; data.task = 'forecasting' needs the column")
-    frame = _read_folder(path, data.source) if path.is_dir() else read_table(path)
+    frame = read_tables(path, data.source) if path.is_dir() else read_table(path)
     frame = _move_site_column(frame, data, data.label)
-    if _SITE not in frame.columns:
-        frame = frame.with_columns(pl.lit(path.stem).alias(_SITE))
+    if SITE not in frame.columns:
+        frame = frame.with_columns(pl.lit(path.stem).alias(SITE))
     _verify_column(data.label, frame, "data.label")
     column = clean_frame(frame.select(data.label), data.missing).to_series()
     values = column.cast(pl.Float64, strict=False).fill_null(float("nan"))
-    sites = frame[_SITE]
+    sites = frame[SITE]
     series = {str(site): values.filter(sites == site).to_numpy() for site in sites.unique()}
     return build_windows(series, config, strict=strict)
 

@@ -19,6 +19,10 @@ Editors complete and check a scenario that starts with the line
   #:schema fedtrain.schema.json
 once `fedtrain config --schema > fedtrain.schema.json` has written that file.
 """
+DRAFT_NOTE: Final = (
+    "Bounds, categories and classes were read from the table, and so tell of its records: before"
+    " anything private is claimed, put what is known without looking in their place."
+)
 VERIFY_EPILOG: Final = """\
 Exits with 0 where all of it holds, with 8 where something does not. Utility metrics, seconds and
 bytes cannot be recomputed; of them only damage since the run ended is seen.
@@ -51,6 +55,19 @@ def _register_init(subparsers: "argparse._SubParsersAction[Any]") -> None:
         default="digits",
         metavar="SCENARIO",
         help="scenario whose values it starts from, a file or the name of one that ships",
+    )
+    own = parser.add_argument_group("from a table of your own, in place of a scenario")
+    own.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="a .csv or .parquet file, or a folder, a site each",
+    )
+    own.add_argument(
+        "--label", metavar="COLUMN", help="column that is to be predicted, or 'COLUMN > 0'"
+    )
+    own.add_argument(
+        "--site-column", metavar="COLUMN", help="column that names the site of each row"
     )
     parser.set_defaults(run=_run_init)
 
@@ -147,7 +164,13 @@ def _run_init(args: argparse.Namespace) -> int:
             sys.stdout.write("\n".join(lines) + "\n")
         return 0
     path = Path(f"{args.name.removesuffix('.toml')}.toml")
-    text = render_scenario(load_config(find_scenario(args.base)), path.stem)
+    if args.data is None:
+        for option in ("label", "site_column"):
+            if getattr(args, option) is not None:
+                raise ConfigError(f"--{option.replace('_', '-')} is read with --data; add it")
+        text = render_scenario(load_config(find_scenario(args.base)), path.stem)
+    else:
+        text = _draft(args, path.stem)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -158,6 +181,19 @@ def _run_init(args: argparse.Namespace) -> int:
     sys.stdout.write(f"{path}\n")
     sys.stderr.write(f"wrote {path}; next: fedtrain check {path}, fedtrain simulate {path}\n")
     return 0
+
+
+def _draft(args: argparse.Namespace, name: str) -> str:
+    from fedtrain.config import build_config
+    from fedtrain.data.draft import draft_scenario
+    from fedtrain.report.scenario import render_scenario
+
+    if args.label is None:
+        raise ConfigError("--label is missing: which column of the table is to be predicted?")
+    draft = draft_scenario(args.data, label=args.label, site_column=args.site_column)
+    left_out = "".join(f"\nleft out: {column} ({why})" for column, why in draft.left_out.items())
+    sys.stderr.write(f"{DRAFT_NOTE}{left_out}\n")
+    return render_scenario(build_config(draft.tree, name="init"), name, note=DRAFT_NOTE)
 
 
 def _run_config(args: argparse.Namespace) -> int:

@@ -22,12 +22,13 @@ BOUNDS: Final = {
 }
 
 
-def render_scenario(base: Config, name: str) -> str:
+def render_scenario(base: Config, name: str, *, note: str = "") -> str:
     """Return a commented scenario.
 
     Args:
         base: The config whose set keys become the active ones.
         name: The name of the run.
+        note: What else its first lines say.
 
     Returns:
         TOML text that `fedtrain.config.parse_config` reads back to `base` under its new name.
@@ -43,6 +44,7 @@ def render_scenario(base: Config, name: str) -> str:
         _comment(
             f"{name}: a scenario of fedtrain. Every key is here; a commented one shows its default."
         )
+        + (_comment(note) if note else "")
     ]
     for key in Config.model_fields:
         section = getattr(config, key)
