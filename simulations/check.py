@@ -207,5 +207,6 @@ def _describe_task(preparation: Preparation) -> str:
     """Say what is predicted: classes, or the task and its outputs."""
     names = format_count(len(preparation.label_names), "output")
     if preparation.task is None:
-        return f"{len(preparation.label_names)} classes"
+        count = len(preparation.label_names)
+        return f"{count} class" if count == 1 else f"{count} classes"
     return preparation.task if preparation.task == "anomaly" else f"{preparation.task}, {names}"

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -123,8 +123,14 @@ def find_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     """Return the keys (`section.key`) that do not have one value, with each config's value."""
     flat = [flatten(config) for config in configs]
     keys = list(dict.fromkeys(key for config in flat for key in config))
-    rows = {key: [config.get(key, UNSET) for config in flat] for key in keys if key not in IGNORED}
+    rows = {key: [_get(config, key) for config in flat] for key in keys if key not in IGNORED}
     return {key: values for key, values in rows.items() if any(v != values[0] for v in values)}
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    """Return a value; an empty table or list says as much as a key that is not there."""
+    value = config.get(key, UNSET)
+    return UNSET if value in ({}, []) else value
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,8 +35,8 @@ def render(what: object) -> str:
 
 def test_differences_are_the_differing_keys_only() -> None:
     a = {"run": {"name": "a", "seed": 1}, "model": {"hidden": [32]}}
-    b = {"run": {"name": "b", "seed": 2}, "model": {"hidden": [32], "options": {}}}
-    assert find_differences([a, b]) == {"run.seed": [1, 2], "model.options": [UNSET, {}]}
+    b = {"run": {"name": "b", "seed": 2}, "model": {"hidden": [32], "bias": True, "options": {}}}
+    assert find_differences([a, b]) == {"run.seed": [1, 2], "model.bias": [UNSET, True]}
 
 
 @given(st.dictionaries(st.sampled_from("abc"), TREES, max_size=3))
