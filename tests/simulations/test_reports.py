@@ -16,6 +16,7 @@ NEEDS_DATA = {
     "mnist_shards": "mnist",
     "mnist_shards_scaffold": "mnist",
     "shakespeare": "shakespeare/tinyshakespeare.txt",
+    "shakespeare_transformer": "shakespeare/tinyshakespeare.txt",
 }
 
 
