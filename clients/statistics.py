@@ -6,7 +6,6 @@ second is paid for in the site's ledger, or counted by its policy where there is
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from flwr.app import ConfigRecord
@@ -16,7 +15,13 @@ from fedtrain.ledger.site_ledger import Released
 from fedtrain.policy import PolicyError
 from fedtrain.privacy.generator import SecureGenerator
 from fedtrain.privacy.site_noise import NoiseShare
-from fedtrain.protocol import PREPARATION_TEXT, SERVER_ROUND, STATISTICS
+from fedtrain.protocol import (
+    PREPARATION_ROUND,
+    PREPARATION_TEXT,
+    QUESTION_ROUND,
+    SERVER_ROUND,
+    STATISTICS,
+)
 from fedtrain.secagg.faults import RefusalError
 from fedtrain.secagg.masks import Words
 from fedtrain.statistics.plan import StatisticsPlan, build_asked_plan, compute_question_digest
@@ -25,10 +30,6 @@ from fedtrain.statistics.vector import StatisticsVector
 
 from .custody import Custody
 from .site import Site, read_number, read_text
-
-# The round of each question's one sum; in another, a site would answer it another time.
-PREPARATION_ROUND: Final = 0
-QUESTION_ROUND: Final = 1
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ WORDS: Final = "words"
 TRAINING: Final = "train"
 EVALUATION: Final = "evaluate"
 STATISTICS: Final = "statistics"
+# The round of each kind of statistics; in another, a site would answer them another time.
+PREPARATION_ROUND: Final = 0
+QUESTION_ROUND: Final = 1
 
 # In METRICS of a reply.
 WEIGHT: Final = "num-examples"

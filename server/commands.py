@@ -251,7 +251,7 @@ def _run_start(args: argparse.Namespace) -> int:
 def _run_run(args: argparse.Namespace) -> int:
     from fedtrain.scenarios import find_scenario
 
-    sites = [part.strip() for part in (args.sites or "").split(",") if part.strip()]
+    sites = statistics_commands.split_names(args.sites)
     with _connect(args.operator) as calls:
         run = calls.submit(find_scenario(args.scenario), overrides=args.overrides, sites=sites)
         if not args.wait:

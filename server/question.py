@@ -7,13 +7,14 @@ no part. What each site answers stays the same.
 
 import logging
 import time
-from typing import Any, Final
+from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedtrain.config import Config
 from fedtrain.errors import RunFailedError
 from fedtrain.plan import make_entry
+from fedtrain.protocol import QUESTION_ROUND
 from fedtrain.runs import RunDirectory
 from fedtrain.secagg.roster import PinnedRoster
 from fedtrain.secagg.simulated import describe_roster
@@ -26,7 +27,6 @@ from .setup import Gathered, choose_roster, gather
 from .statistics import Summed, sum_statistics
 
 log = logging.getLogger("fedtrain.server")
-ROUND: Final = 1
 
 
 def ask_sites(
@@ -70,7 +70,7 @@ def ask_sites(
         draws=draws,
         run_id=run_id,
         attempt=attempt,
-        round=ROUND,
+        round=QUESTION_ROUND,
     )
     return gathered, chosen, summed
 
@@ -95,7 +95,7 @@ def run_question(
     Raises:
         FedtrainError: There is no sum; `state.json` says why.
     """
-    if run.state.round < ROUND:
+    if run.state.round < QUESTION_ROUND:
         _ask(grid, run, observer, draws=draws, roster=roster)
     run.finish("finished")
 
@@ -119,7 +119,7 @@ def _ask(
         attempt=0 if simulated else run.state.sittings,
     )
     if observer is not None:
-        observer.on_start(rounds=ROUND, done=0, sites=len(gathered.members))
+        observer.on_start(rounds=QUESTION_ROUND, done=0, sites=len(gathered.members))
     result = read_result(config, summed)
     run.write_setting(
         sites=len(gathered.members),
@@ -130,13 +130,13 @@ def _ask(
     seconds = time.perf_counter() - started
     metrics = _describe_sum(summed, result) | {"seconds": round(seconds, 6)}
     run.commit(
-        round=ROUND,
+        round=QUESTION_ROUND,
         arrays={},
         metrics=metrics,
         ledger=_list_entries(summed),
         transcript=summed.transcript,
         seconds=seconds,
-        left={member.name: ROUND for member in gathered.members if member.refusal},
+        left={member.name: QUESTION_ROUND for member in gathered.members if member.refusal},
     )
     log.info("statistics_summed survivors=%d of=%d", summed.survivors, len(gathered.members))
     if observer is not None:
@@ -161,7 +161,7 @@ def read_result(config: Config, summed: Summed) -> StatisticsResult:
 def _describe_sum(summed: Summed, result: StatisticsResult) -> dict[str, Any]:
     secure = summed.secure
     metrics: dict[str, Any] = {
-        "round": ROUND,
+        "round": QUESTION_ROUND,
         "cohort": len(secure.cohort),
         "survivors": summed.survivors,
         "bytes_up": secure.bytes_up,
@@ -182,6 +182,8 @@ def _list_entries(summed: Summed) -> list[str]:
         if entry is None:
             if site in secure.declined:
                 continue
-            entry = make_entry(None, site=site, round=ROUND, update_digest=None, share=share)
+            entry = make_entry(
+                None, site=site, round=QUESTION_ROUND, update_digest=None, share=share
+            )
         lines.append(entry.to_json())
     return lines

@@ -19,6 +19,7 @@ from fedtrain.protocol import (
     CONFIG_DIGEST,
     CONFIG_TEXT,
     PARAMETERS,
+    PREPARATION_ROUND,
     PREPARATION_TEXT,
     RUN_ID,
     SERVER_ROUND,
@@ -101,7 +102,7 @@ def sum_statistics(
     draws: Draws | None = None,
     run_id: str = "",
     attempt: int = 0,
-    round: int = 0,
+    round: int = PREPARATION_ROUND,
 ) -> Summed:
     """Sum the statistics of a plan over all sites of a grid.
 

@@ -6,9 +6,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fedtrain.cli import add_overrides
+
+if TYPE_CHECKING:
+    from fedtrain.statistics.result import StatisticsResult
 
 DESCRIPTION: Final = """\
 Ask the sites of a scenario for statistics, in a run that trains nothing: counts, means, variances,
@@ -24,7 +27,6 @@ Example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `stats`."""
     parser.description = DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("scenario", metavar="SCENARIO.toml", help="a scenario, a file or a name")
     add_overrides(parser)
     parser.add_argument("--sites", metavar="A,B", help="sites of the run (default: all)")
@@ -62,20 +64,33 @@ def ask(calls: Any, args: argparse.Namespace, *, wait: Callable[[Any, str], None
     """
     from fedtrain.errors import ConfigError
     from fedtrain.scenarios import find_scenario
+    from fedtrain.statistics.printing import print_result
 
     if not args.wait and (args.json or args.pictures is not None):
         raise ConfigError("--json and --pictures are of the result; give --wait, too")
     overrides = [*args.overrides, *list_overrides(args)]
-    scenario, sites = find_scenario(args.scenario), _split(args.sites)
+    scenario, sites = find_scenario(args.scenario), split_names(args.sites)
     run = calls.submit(scenario, overrides=overrides, sites=sites)
     if not args.wait:
         sys.stdout.write(f"{run}\n")
         return 0
+    result = fetch_result(calls, run, wait=wait)
+    print_result(result, pictures=args.pictures, as_json=args.json)
+    return 0
+
+
+def fetch_result(calls: Any, run: str, *, wait: Callable[[Any, str], None]) -> "StatisticsResult":
+    """Wait for the end of a question's run, and return what it told.
+
+    Raises:
+        RunFailedError: There is no result; the reason is public.
+    """
+    from fedtrain.statistics.result import load_result
+
     wait(calls, run)
     with tempfile.TemporaryDirectory() as folder:
         calls.fetch(run, Path(folder) / run)
-        _print(Path(folder) / run, args)
-    return 0
+        return load_result(Path(folder) / run)
 
 
 def list_overrides(args: argparse.Namespace) -> list[str]:
@@ -88,7 +103,7 @@ def list_overrides(args: argparse.Namespace) -> list[str]:
 
     if args.delta is not None and args.epsilon is None:
         raise ConfigError(f"--delta {args.delta:g} has no effect without --epsilon; give both")
-    columns = _split(args.columns)
+    columns = split_names(args.columns)
     keys = {
         "columns": json.dumps(columns) if columns else None,
         "bins": args.bins,
@@ -101,12 +116,6 @@ def list_overrides(args: argparse.Namespace) -> list[str]:
     return [f"statistics.{key}={value}" for key, value in keys.items() if value is not None]
 
 
-def _print(folder: Path, args: argparse.Namespace) -> None:
-    from fedtrain.statistics.printing import print_result
-    from fedtrain.statistics.result import load_result
-
-    print_result(load_result(folder), pictures=args.pictures, as_json=args.json)
-
-
-def _split(text: str | None) -> list[str]:
+def split_names(text: str | None) -> list[str]:
+    """Return the names that an option lists, commas between them; none where it is not given."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]

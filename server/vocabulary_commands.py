@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from fedtrain.cli import add_overrides
+
+from .statistics_commands import fetch_result, split_names
 
 DESCRIPTION: Final = """\
 Learn a byte-pair vocabulary of the texts at a scenario's sites, in runs that train nothing: each
@@ -26,7 +27,6 @@ _DELTA: Final = 1e-5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `vocabulary`."""
     parser.description = DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("scenario", metavar="SCENARIO.toml", help="a scenario, a file or a name")
     add_overrides(parser)
     parser.add_argument("--sites", metavar="A,B", help="sites of the runs (default: all)")
@@ -57,7 +57,6 @@ def learn(calls: Any, args: argparse.Namespace, *, wait: Callable[[Any, str], No
     """
     from fedtrain.config import load_config
     from fedtrain.scenarios import find_scenario
-    from fedtrain.statistics.result import load_result
     from fedtrain.statistics.vocabulary import extend_vocabulary, plan_vocabulary
 
     scenario = find_scenario(args.scenario)
@@ -69,7 +68,7 @@ def learn(calls: Any, args: argparse.Namespace, *, wait: Callable[[Any, str], No
         target_delta=args.delta,
         min_count=args.min_count,
     )
-    sites = [part.strip() for part in (args.sites or "").split(",") if part.strip()]
+    sites = split_names(args.sites)
     tokens = plan.tokens
     for step in range(1, plan.steps + 1):
         overrides = [
@@ -80,10 +79,7 @@ def learn(calls: Any, args: argparse.Namespace, *, wait: Callable[[Any, str], No
         if tokens != plan.tokens:
             overrides.append(f"statistics.vocabulary={json.dumps(tokens)}")
         run = calls.submit(scenario, overrides=overrides, sites=sites)
-        wait(calls, run)
-        with tempfile.TemporaryDirectory() as folder:
-            calls.fetch(run, Path(folder) / run)
-            longer = extend_vocabulary(plan, tokens, load_result(Path(folder) / run))
+        longer = extend_vocabulary(plan, tokens, fetch_result(calls, run, wait=wait))
         if longer == tokens:
             sys.stderr.write("no further pair is frequent enough\n")
             break

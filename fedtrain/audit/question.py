@@ -17,13 +17,12 @@ from fedtrain.audit.files import compute_threshold
 from fedtrain.config import compute_digest
 from fedtrain.errors import AuditError, FedtrainError
 from fedtrain.plan import make_entry
-from fedtrain.protocol import STATISTICS
+from fedtrain.protocol import QUESTION_ROUND, STATISTICS
 from fedtrain.secagg.graph import plan_graph
 from fedtrain.statistics.figures import build_figures
 from fedtrain.statistics.result import RESULT_FILE, StatisticsResult
 from fedtrain.statistics.vector import StatisticsVector
 
-ROUND: Final = 1
 _TOLERANCE: Final = 1e-9  # another version of the accountant's libraries may round otherwise
 
 
@@ -77,7 +76,7 @@ def check_asked(evidence: Evidence) -> int:
         "transcript.jsonl",
         {
             "run": (context.run, run),
-            "round": (context.round, ROUND),
+            "round": (context.round, QUESTION_ROUND),
             "attempt": (0 <= context.attempt <= evidence.state.sittings, True),
             "federation": (context.federation, pinned.signed.roster.federation),
             "config digest": (context.config_digest.hex(), compute_digest(evidence.config)),
@@ -102,7 +101,7 @@ def check_answers(evidence: Evidence) -> int:
     for site in sorted({*vectors, *entries}):
         digest = vectors[site][0] if site in vectors else None
         due = make_entry(
-            None, site=site, round=ROUND, update_digest=digest, share=asked.layout.share
+            None, site=site, round=QUESTION_ROUND, update_digest=digest, share=asked.layout.share
         )
         found = entries.get(site)
         # What the site's own ledger says is for the site to show (fedtrain ledger verify).
